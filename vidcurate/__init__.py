@@ -1,0 +1,128 @@
+"""vidcurate: raw video to a training set.
+
+This is the public API: all that an operator author or a training script imports. Names are
+loaded on first use, so that `import vidcurate` stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vidcurate.clip import url_key as url_key
+    from vidcurate.errors import AcquireError as AcquireError
+    from vidcurate.errors import DataError as DataError
+    from vidcurate.errors import OperatorError as OperatorError
+    from vidcurate.errors import RecipeError as RecipeError
+    from vidcurate.errors import ScoreError as ScoreError
+    from vidcurate.errors import UserError as UserError
+    from vidcurate.errors import VidcurateError as VidcurateError
+    from vidcurate.media.frames import FrameBatch as FrameBatch
+    from vidcurate.media.frames import Frames as Frames
+    from vidcurate.media.frames import MotionVectors as MotionVectors
+    from vidcurate.media.video import Box as Box
+    from vidcurate.media.video import VideoInfo as VideoInfo
+    from vidcurate.operator.base import Annotator as Annotator
+    from vidcurate.operator.base import Clip as Clip
+    from vidcurate.operator.base import ClipRow as ClipRow
+    from vidcurate.operator.base import CutDetector as CutDetector
+    from vidcurate.operator.base import Editor as Editor
+    from vidcurate.operator.base import Grouper as Grouper
+    from vidcurate.operator.base import Operator as Operator
+    from vidcurate.operator.base import Resources as Resources
+    from vidcurate.operator.base import RowFault as RowFault
+    from vidcurate.operator.base import Scorer as Scorer
+    from vidcurate.operator.base import Source as Source
+    from vidcurate.operator.base import Splitter as Splitter
+    from vidcurate.operator.base import VideoRow as VideoRow
+    from vidcurate.operator.columns import Column as Column
+    from vidcurate.operator.columns import column as column
+    from vidcurate.operator.decorator import scorer as scorer
+    from vidcurate.units import Duration as Duration
+    from vidcurate.units import Share as Share
+    from vidcurate.units import Size as Size
+
+_HOME = {
+    "clip": ["url_key"],
+    "errors": [
+        "AcquireError",
+        "DataError",
+        "OperatorError",
+        "RecipeError",
+        "ScoreError",
+        "UserError",
+        "VidcurateError",
+    ],
+    "media.frames": ["FrameBatch", "Frames", "MotionVectors"],
+    "media.video": ["Box", "VideoInfo"],
+    "operator.base": [
+        "Annotator",
+        "Clip",
+        "ClipRow",
+        "CutDetector",
+        "Editor",
+        "Grouper",
+        "Operator",
+        "Resources",
+        "RowFault",
+        "Scorer",
+        "Source",
+        "Splitter",
+        "VideoRow",
+    ],
+    "operator.columns": ["Column", "column"],
+    "operator.decorator": ["scorer"],
+    "units": ["Duration", "Share", "Size"],
+}
+_MODULES = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "AcquireError",
+    "Annotator",
+    "Box",
+    "Clip",
+    "ClipRow",
+    "Column",
+    "CutDetector",
+    "DataError",
+    "Duration",
+    "Editor",
+    "FrameBatch",
+    "Frames",
+    "Grouper",
+    "MotionVectors",
+    "Operator",
+    "OperatorError",
+    "RecipeError",
+    "Resources",
+    "RowFault",
+    "ScoreError",
+    "Scorer",
+    "Share",
+    "Size",
+    "Source",
+    "Splitter",
+    "UserError",
+    "VidcurateError",
+    "VideoInfo",
+    "VideoRow",
+    "__version__",
+    "column",
+    "scorer",
+    "url_key",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'vidcurate' has no attribute {name!r}")
+    value = getattr(import_module(f"vidcurate.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

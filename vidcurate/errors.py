@@ -1,0 +1,103 @@
+"""The errors vidcurate raises.
+
+Two families: a `UserError` is a mistake that the person at the keyboard can mend
+(the command line prints it and exits with 2), a `DataError` is a fault of one video,
+clip or metadata row (the runner writes it to the quarantine and goes on).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VidcurateError(Exception):
+    """Base of every error that vidcurate raises on purpose."""
+
+
+class UserError(VidcurateError):
+    """A mistake in a recipe, an operator or a command; exit status 2."""
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be used. The message names file, line, key and remedy.
+
+    One recipe can hold several mistakes: `problems` has one message for each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class OperatorError(UserError):
+    """An operator that is declared wrongly, unknown, or cannot be loaded."""
+
+
+class RunDirectoryError(UserError):
+    """A run directory that is missing, foreign, damaged or in use by another writer."""
+
+
+class QueryError(UserError):
+    """A selection or SQL query that DuckDB refuses; the message carries its reason."""
+
+
+class MissingExtraError(UserError):
+    """An operator needs a package of an optional extra that is not installed."""
+
+
+class DataError(VidcurateError):
+    """A fault of one video, clip or row; ends in the quarantine, the run goes on.
+
+    `transient` says whether a later try may succeed (`vidcurate retry` takes these);
+    a class sets the usual answer, an instance may differ.
+    """
+
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, transient: bool | None = None) -> None:
+        super().__init__(message)
+        self.is_transient = self.transient if transient is None else transient
+
+
+class RowError(DataError):
+    """A metadata row that a source cannot read."""
+
+
+class AcquireError(DataError):
+    """The bytes of a video could not be had: missing file, refused or failed download."""
+
+
+class RefusedMediaError(DataError):
+    """A file that is not opened on purpose: not a video, a playlist, beyond a limit."""
+
+
+class UnsupportedMediaError(DataError):
+    """A real media file of a kind that is not handled: no video stream, no decoder."""
+
+
+class DecodeError(DataError):
+    """A stream that the decoder gave up on."""
+
+
+class CutError(DataError):
+    """A clip that could be neither copied nor encoded exactly."""
+
+
+class ScoreError(DataError):
+    """An operator failed on a clip."""
+
+
+class WorkerCrashError(DataError):
+    """The decode process of a video died (a crash inside a codec library, for example)."""
+
+
+class WorkerTimeoutError(DataError):
+    """The decode process of a video hung or ran past its time limit."""
+
+    transient: ClassVar[bool] = True
+
+
+class WorkerMemoryError(DataError):
+    """The decode process of a video went past its memory limit."""
+
+    transient: ClassVar[bool] = True

@@ -1,0 +1,1 @@
+"""Operators: their kinds, columns, the decorator and the registry."""

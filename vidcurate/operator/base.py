@@ -1,0 +1,299 @@
+"""The kinds of operator. A subclass is a pydantic model: its fields are its parameters.
+
+The runner builds an operator in the process that uses it, calls `setup()` once there, then
+`score` and its like many times. An operator never catches errors to hide them: the runner
+catches, counts, times and retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from vidcurate.media.frames import FrameBatch, Frames, MotionVectors, Pixels
+from vidcurate.media.video import Box, VideoInfo
+from vidcurate.operator.columns import Column
+from vidcurate.units import Duration
+
+Kind = Literal["source", "splitter", "editor", "scorer", "grouper", "annotator"]
+KINDS: tuple[Kind, ...] = ("source", "splitter", "editor", "scorer", "grouper", "annotator")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker occupies: CPU cores, GPUs (shares allowed), bytes of memory."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+
+
+class Operator(BaseModel):
+    """Base of all operators. Subclass one of the kinds below, not this.
+
+    Class attributes: `name` (as recipes write it), `version` (raise it when results change),
+    `resources`, `extra` (the optional extra of vidcurate that it needs, such as "ocr").
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    version: ClassVar[str] = "1"
+    resources: ClassVar[Resources] = Resources()
+    extra: ClassVar[str] = ""
+
+    def setup(self) -> None:
+        """Load models and other heavy things; called once in each worker before first use."""
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters as plain JSON values: for run.json and fingerprints."""
+        return self.model_dump(mode="json")
+
+
+# --------------------------------------------------------------------------- sources
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """A time interval that a dataset's metadata names inside a video, with its own columns.
+
+    `start` and `end` are seconds counted from the first decodable frame; both None is the whole
+    video. `fields` holds the dataset's columns of this clip, `caption` its own caption.
+    """
+
+    start: float | None = None
+    end: float | None = None
+    caption: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """One video as a source names it.
+
+    location: a local path or an http(s) URL.
+    key: the source key that ids are made from (see `vidcurate.clip.source_key`); None lets the
+        runner derive it from the location (`file:` keys need the bytes).
+    relative: path below the source's input; part of a `file:` key, so that a moved folder keeps
+        its ids.
+    dataset_id: the dataset's own id.
+    clips: what the metadata names; empty where it names no intervals.
+    fields: the dataset's columns of the whole video. rights: license, terms, channel,
+        retrieved_at, sha256 where known.
+    """
+
+    location: str
+    key: str | None = None
+    relative: str | None = None
+    dataset_id: str | None = None
+    clips: tuple[ClipRow, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    rights: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RowFault:
+    """A metadata row (or a folder) that cannot be read: it goes to the quarantine.
+
+    where: file and line, for people. payload: the row as far as it is known.
+    """
+
+    where: str
+    message: str
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Source(Operator):
+    """Turns a dataset's metadata, or a folder, into videos.
+
+    `input_field` names the parameter that `--input` replaces.
+    """
+
+    kind: ClassVar[Kind] = "source"
+    input_field: ClassVar[str] = "path"
+
+    def dataset_schema(self) -> pa.Schema:
+        """Arrow fields of the dataset's own columns (of videos and clips); empty by default."""
+        return pa.schema([])
+
+    def videos(self) -> Iterator[VideoRow | RowFault]:
+        """The videos in a fixed order, streamed; a bad row is yielded as a RowFault."""
+        raise NotImplementedError
+
+
+# --------------------------------------------------------------------------- splitters
+
+
+class CutDetector(Protocol):
+    """Finds the cuts of one interval of one video, fed frame by frame.
+
+    `lateness`: a cut at frame i is reported at the latest by the push of frame i + lateness.
+    """
+
+    lateness: int
+
+    def push(self, index: int, time: float, pixels: Pixels | None) -> Sequence[int]:
+        """Take the next frame; return the indices of frames that begin a new scene.
+
+        `index` counts decoded frames of the video and rises by one; the first pushed frame need
+        not be 0. `pixels` is as the splitter's `request` asks, None where it asks for none.
+        """
+        ...
+
+    def finish(self) -> Sequence[int]:
+        """The cuts still unreported when the interval ends."""
+        ...
+
+
+class Splitter(Operator):
+    """Splits a video, or each interval that an earlier splitter gave, into clips.
+
+    The runner applies the limits below, in this order: trim, keep, length limits.
+
+    min_length: shorter scenes give no clip (they are counted).
+    max_length: longer scenes are chopped into pieces of this length, or dropped.
+    over_length: "chop" (the rest is kept when it reaches min_length) or "drop".
+    trim: taken off at edges that are cuts; not at the video's ends, not where a scene is chopped.
+    keep: "all", or only the "longest" scene of each interval that was split again.
+    """
+
+    kind: ClassVar[Kind] = "splitter"
+
+    min_length: Duration = 0.0
+    max_length: Duration = 60.0
+    over_length: Literal["chop", "drop"] = "chop"
+    trim: Duration = 0.0
+    keep: Literal["all", "longest"] = "all"
+
+    def request(self) -> Frames | None:
+        """The frames that `detector` is fed with (`every=1`); None where times suffice."""
+        return None
+
+    def known(self, video: VideoInfo, clips: Sequence[ClipRow]) -> list[tuple[float, float]] | None:
+        """Intervals in seconds that are known before decoding, one for each of `clips` in order.
+
+        None where the splitter needs the stream: then `detector` is used.
+        """
+        return None
+
+    def detector(self, video: VideoInfo) -> CutDetector:
+        """A fresh detector for one interval of `video`."""
+        raise NotImplementedError
+
+
+# --------------------------------------------------------------------------- scorers, editors
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What an operator sees of one clip.
+
+    start, end: seconds of source time, half-open. n_frames: decoded frames in it.
+    fps: its true rate, from its frames' times. vfr: frame distances vary.
+    width, height: of the picture in display pixels, after `crop`.
+    n_bytes: size of the clip's video packets (of all packets decoded between its times).
+    fields: the dataset's own columns. scores: columns of earlier steps.
+    frames: the frames of the operator's request; None where it asks for none.
+    motion_vectors: only where the operator asks for them; empty where the codec exports none.
+    """
+
+    video: VideoInfo
+    start: float
+    end: float
+    n_frames: int
+    fps: float
+    vfr: bool
+    width: int
+    height: int
+    n_bytes: int
+    crop: Box | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    frames: FrameBatch | None = None
+    motion_vectors: tuple[MotionVectors, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.end - self.start
+
+    @property
+    def pixels(self) -> Pixels:
+        """The pixels of the operator's request; see FrameBatch."""
+        assert self.frames is not None, "this operator requests no frames"
+        return self.frames.pixels
+
+
+ScoreResult = Mapping[str, Any] | float | int | str | bool | None
+"""Field -> value; or the bare value of a single column; None is null in every column."""
+
+
+class Scorer(Operator):
+    """Adds columns of scores to each clip.
+
+    `columns`: field -> Column; the key "" is the main column, named as the step.
+    `reads`: columns of earlier steps or of the dataset that `score` uses (they enter the
+    fingerprint). `batch_size`: how many clips `score_batch` is given at most.
+    """
+
+    kind: ClassVar[Kind] = "scorer"
+    columns: ClassVar[Mapping[str, Column]]
+    reads: ClassVar[tuple[str, ...]] = ()
+    batch_size: ClassVar[int] = 1
+
+    def request(self) -> Frames | None:
+        """The frames that `score` needs; None where it needs none."""
+        return None
+
+    def motion_vector_fps(self) -> float | None:
+        """Grid rate at which `score` needs the codec's motion vectors; None: not at all."""
+        return None
+
+    def score(self, clip: Clip) -> ScoreResult:
+        """The scores of one clip: a function of the clip and its requested frames only."""
+        raise NotImplementedError
+
+    def score_batch(self, clips: Sequence[Clip]) -> Sequence[ScoreResult]:
+        """The scores of several clips at once; models override this."""
+        return [self.score(clip) for clip in clips]
+
+
+class Editor(Operator):
+    """Changes what pack cuts: the picture's box or its size.
+
+    An editor that looks at frames asks for them by `request` and answers in `box`.
+    """
+
+    kind: ClassVar[Kind] = "editor"
+
+    def request(self) -> Frames | None:
+        """The frames that `box` needs; None where it needs none."""
+        return None
+
+    def box(self, clip: Clip) -> Box | None:
+        """The part of the picture to keep, in display pixels of the source; None keeps all.
+
+        `clip.crop` is the box of the editors before this one; the answer lies inside it.
+        """
+        return clip.crop
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """The size in pixels that pack writes for a picture of this size."""
+        return width, height
+
+
+class Grouper(Operator):
+    """Sees all clips at once (duplicates, clusters); run by `vidcurate group`."""
+
+    kind: ClassVar[Kind] = "grouper"
+
+
+class Annotator(Operator):
+    """Adds dear columns to selected clips (captions); run by `vidcurate annotate`."""
+
+    kind: ClassVar[Kind] = "annotator"

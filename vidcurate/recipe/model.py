@@ -1,0 +1,249 @@
+"""A validated recipe: what the rest of vidcurate works with.
+
+`vidcurate.recipe.load` makes it from YAML; nothing else reads the YAML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from vidcurate.operator.base import Editor, Operator, Scorer, Source, Splitter
+from vidcurate.operator.columns import Threshold, column_name
+from vidcurate.units import Duration, Share, Size
+
+
+class Section(BaseModel):
+    """Base of the recipe's plain sections: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Acquire(Section):
+    """How the bytes of videos are had.
+
+    allow_hosts: `host:port` of private addresses that may be downloaded from all the same.
+    timeout: for one download. max_size: of one file.
+    keep_sources: downloaded files stay (always), go when the video is packed, or go when its
+        clips are cut (never; needs `media: clips`).
+    """
+
+    allow_hosts: tuple[str, ...] = ()
+    timeout: Duration = 600.0
+    max_size: Size = 20 * 1024**3
+    keep_sources: Literal["always", "until_packed", "never"] = "always"
+
+
+class Limits(Section):
+    """What one video may cost before it is given up: it goes to the quarantine.
+
+    time: of the whole video in the decode process; stall: without a single frame.
+    memory: resident bytes of the decode process. attempts: tries after a crash.
+    """
+
+    max_pixels: int = 8192 * 8192
+    max_duration: Duration = 24 * 3600.0
+    time: Duration = 4 * 3600.0
+    stall: Duration = 120.0
+    memory: Size = 3 * 1024**3
+    attempts: Annotated[int, Field(ge=1, le=10)] = 2
+
+
+class Commit(Section):
+    """When results are committed: after that many clips or that long, whichever is first."""
+
+    clips: Annotated[int, Field(ge=1)] = 5000
+    every: Duration = 60.0
+
+
+class Selection(Section):
+    """One named selection over the scored clips.
+
+    where: a SQL condition over the clip table; `percentile(column, 20)` is the value below which
+        20 % of the clips lie that pass the thresholds.
+    per_video: at most this many clips of one video. limit: at most this many in all.
+    order: SQL order in which per_video and limit take clips (default: by hash of the clip id).
+    val: share of videos in the validation split.
+    """
+
+    where: str | None = None
+    per_video: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    order: str | None = None
+    val: Share = 0.01
+
+
+class Buckets(Section):
+    """The groups of (resolution, frames, aspect) that shards are made of.
+
+    short_side: pixels, multiples of 16. aspect: as "16:9". frames: counts of the form 4k+1.
+    """
+
+    short_side: tuple[int, ...]
+    aspect: tuple[str, ...] = ("16:9", "4:3", "1:1", "3:4", "9:16")
+    frames: tuple[int, ...]
+
+    @field_validator("short_side")
+    @classmethod
+    def _multiples(cls, sides: tuple[int, ...]) -> tuple[int, ...]:
+        for side in sides:
+            if side < 16 or side % 16:
+                raise ValueError(
+                    f"short_side {side} is no multiple of 16; try {max(16, round(side / 16) * 16)}"
+                )
+        return sides
+
+    @field_validator("frames")
+    @classmethod
+    def _counts(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
+        for count in counts:
+            if count < 1 or count % 4 != 1:
+                raise ValueError(
+                    f"frames {count} is not of the form 4k+1; try {max(1, count // 4 * 4 + 1)}"
+                )
+        return counts
+
+    @field_validator("aspect")
+    @classmethod
+    def _ratios(cls, ratios: tuple[str, ...]) -> tuple[str, ...]:
+        for ratio in ratios:
+            parts = ratio.split(":")
+            if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+                raise ValueError(
+                    f"aspect {ratio!r} is not written as width:height, for example 16:9"
+                )
+        return ratios
+
+    def ratio(self, aspect: str) -> Fraction:
+        """The aspect as a fraction, width over height."""
+        width, height = aspect.split(":")
+        return Fraction(int(width), int(height))
+
+
+class Fit(Section):
+    """How clips meet buckets.
+
+    max_crop: largest share of the picture that a bucket may cut away.
+    no_bucket: "native" packs a clip that fits no bucket at its own size (bucket `native`),
+        "report" leaves it out and counts it.
+    """
+
+    upscale: Literal["never"] = "never"
+    max_crop: Annotated[float, Field(ge=0, le=0.9)] = 0.12
+    no_bucket: Literal["native", "report"] = "native"
+
+
+class Encode(Section):
+    """Re-encode packed clips at the bucket's size instead of copying their packets."""
+
+    codec: Literal["h264", "hevc", "av1", "vp9", "ffv1"] = "h264"
+    crf: Annotated[int, Field(ge=0, le=63)] = 17
+    preset: str = "veryfast"
+
+
+class Pack(Section):
+    """How the selected clips become shards.
+
+    buckets: None packs every clip at its own size into the bucket `native`.
+    encode: "copy" (packets as they are wherever the picture stays), or how to re-encode.
+    audio: packed clips keep their sound track. shard_size: a tar is closed past this.
+    """
+
+    buckets: Buckets | None = None
+    fit: Fit = Fit()
+    encode: Literal["copy"] | Encode = "copy"
+    audio: bool = True
+    shard_size: Size = 256 * 1024**2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a recipe: an operator with its parameters, and what the recipe says of it.
+
+    thresholds: by field of the operator ("" is its main column). `gate` thresholds also spare
+    failing clips the later score steps; `report_only` thresholds never drop.
+    on_error: "fail" makes the clip failed, "skip" makes the score null.
+    """
+
+    id: str
+    operator: Operator
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    gate: bool = False
+    report_only: bool = False
+    safety: bool = False
+    on_error: Literal["fail", "skip"] = "fail"
+
+    @property
+    def columns(self) -> list[str]:
+        """Names in the clip table of the columns that this step adds."""
+        if not isinstance(self.operator, Scorer):
+            return []
+        return [column_name(self.id, f) for f in self.operator.columns]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe, validated. `raw` is its YAML as plain data, with --set applied and
+    `${VAR}` NOT yet replaced, for run.json: secrets from the environment never get there."""
+
+    name: str
+    source: Step
+    output: str
+    split: tuple[Step, ...] = ()
+    edit: tuple[Step, ...] = ()
+    score: tuple[Step, ...] = ()
+    group: tuple[Step, ...] = ()
+    annotate: tuple[Step, ...] = ()
+    select: Mapping[str, Selection] = field(default_factory=lambda: {"default": Selection()})
+    pack: Pack | None = None
+    acquire: Acquire = Acquire()
+    limits: Limits = Limits()
+    commit: Commit = Commit()
+    audit: float = 0.0
+    media: Literal["source", "clips", "none"] = "source"
+    hdr: Literal["tonemap", "refuse"] = "tonemap"
+    profile: Literal["exact", "fast"] = "exact"
+    executor: Literal["inline", "ray"] = "inline"
+    address: str | None = None
+    operators: tuple[str, ...] = ()
+    path: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source_operator(self) -> Source:
+        """The source, typed."""
+        assert isinstance(self.source.operator, Source)
+        return self.source.operator
+
+    @property
+    def splitters(self) -> list[Splitter]:
+        """The splitters in order, typed."""
+        return [s.operator for s in self.split if isinstance(s.operator, Splitter)]
+
+    @property
+    def editors(self) -> list[Editor]:
+        """The editors in order, typed."""
+        return [s.operator for s in self.edit if isinstance(s.operator, Editor)]
+
+    def step(self, step_id: str) -> Step:
+        """The step of that id.
+
+        Raises:
+            KeyError: no step has it.
+        """
+        for step in (
+            self.source,
+            *self.split,
+            *self.edit,
+            *self.score,
+            *self.group,
+            *self.annotate,
+        ):
+            if step.id == step_id:
+                return step
+        raise KeyError(step_id)

@@ -1,0 +1,196 @@
+"""A supervised child process: a crash, a hang or a memory hog in it costs one job.
+
+The parent sends one job at a time, (module:function, payload). The function is a generator;
+each value that it yields travels back, and `None` is a sign of life only. Both ends are ours
+and speak pickle over a private socket pair; no data from outside is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psutil
+
+from vidcurate.errors import (
+    DataError,
+    VidcurateError,
+    WorkerCrashError,
+    WorkerMemoryError,
+    WorkerTimeoutError,
+)
+from vidcurate.recipe.model import Limits
+
+_POLL = 0.5
+_BEAT = 1.0
+
+
+class Child:
+    """One child process, started on first use and again after it had to be killed.
+
+    Args:
+        limits: time, stall and memory bounds of one job.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: Connection | None = None
+
+    def run(self, target: str, payload: Any) -> Iterator[Any]:
+        """Run the generator function `target` ("module:function") on `payload` in the child.
+
+        Yields:
+            what the function yields, in order, without its `None`s.
+
+        Raises:
+            WorkerCrashError, WorkerTimeoutError, WorkerMemoryError: the child died or was killed.
+            VidcurateError, Exception: what the function raised, as it was.
+        """
+        link = self._start()
+        finished = False
+        began = heard = time.monotonic()
+        try:
+            try:
+                link.send((target, payload))
+            except OSError as error:
+                raise self._crash() from error
+            while True:
+                if not link.poll(_POLL):
+                    self._check(began, heard)
+                    continue
+                try:
+                    kind, value = link.recv()
+                except (EOFError, OSError) as error:
+                    raise self._crash() from error
+                heard = time.monotonic()
+                if kind == "done":
+                    finished = True
+                    return
+                if kind == "error":
+                    finished = True
+                    raise value
+                self._check(began, heard)
+                if value is not None:
+                    yield value
+        finally:
+            if not finished:  # killed, crashed, or the caller lost interest: state is unknown
+                self.close()
+
+    def close(self) -> None:
+        """End the child at once. The next `run` starts another."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the living child has used so far."""
+        if self._process is None:
+            return 0.0
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(self._process.pid).cpu_times()
+            return float(times.user + times.system)
+        return 0.0
+
+    def _start(self) -> Connection:
+        if self._link is not None and self._process is not None and self._process.poll() is None:
+            return self._link
+        self.close()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "vidcurate.run.child", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C goes to the parent, which decides what is drained.
+                start_new_session=True,
+            )
+            self._link = Connection(os.dup(ours.fileno()))
+        return self._link
+
+    def _check(self, began: float, heard: float) -> None:
+        now = time.monotonic()
+        if now - began > self.limits.time:
+            raise WorkerTimeoutError(
+                f"took longer than limits.time ({self.limits.time:g} s) and was stopped"
+            )
+        if now - heard > self.limits.stall:
+            raise WorkerTimeoutError(
+                f"made no progress for limits.stall ({self.limits.stall:g} s) and was stopped"
+            )
+        assert self._process is not None
+        try:
+            resident = psutil.Process(self._process.pid).memory_info().rss
+        except psutil.NoSuchProcess:
+            return  # its end shows on the link
+        if resident > self.limits.memory:
+            raise WorkerMemoryError(
+                f"used {resident / 2**20:.0f} MiB, more than limits.memory "
+                f"({self.limits.memory / 2**20:.0f} MiB), and was stopped"
+            )
+
+    def _crash(self) -> WorkerCrashError:
+        assert self._process is not None
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return WorkerCrashError("the decode process closed its link but did not end")
+        if code < 0:
+            return WorkerCrashError(f"the decode process died of {signal.Signals(-code).name}")
+        return WorkerCrashError(f"the decode process ended with status {code}")
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies; elsewhere the closed link ends it."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _serve(link: Connection) -> None:
+    last = 0.0
+    while True:
+        try:
+            target, payload = link.recv()
+        except EOFError:
+            return
+        module, _, function = target.partition(":")
+        try:
+            for value in getattr(importlib.import_module(module), function)(payload):
+                now = time.monotonic()
+                if value is not None or now - last > _BEAT:
+                    link.send(("value", value))
+                    last = now
+        except VidcurateError as error:
+            link.send(("error", error))
+        except Exception as error:  # the child's edge of the runner: the parent decides
+            link.send(("error", _portable(error)))
+        else:
+            link.send(("done", None))
+
+
+def _portable(error: Exception) -> DataError:
+    """An error of any class as one that surely travels: its class may be a library's own."""
+    import traceback
+
+    text = "".join(traceback.format_exception(error)[-3:])
+    return DataError(f"{type(error).__name__}: {error}\n{text}")
+
+
+if __name__ == "__main__":
+    _die_with_parent()
+    _serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Selected clips to bucketed tar shards and their index."""
