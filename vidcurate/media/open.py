@@ -1,0 +1,126 @@
+"""Opening a file that nobody vouches for.
+
+FFmpeg guesses a container from content and from the file's name, and some of its "containers"
+(concat lists, HLS and DASH playlists, image sequences, lavfi graphs) open other files and
+URLs. Here only real containers are allowed, only the `file:` protocol, and one decoder thread.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from vidcurate.errors import AcquireError, DecodeError, RefusedMediaError, UnsupportedMediaError
+
+# Containers that hold their own bytes. Those of sound alone are here so that a song is told
+# from a file that is no media at all. MP4's external references stay off (FFmpeg's default).
+_FORMATS = (
+    "3g2 3gp aac ac3 aiff amr asf av1 avi avs2 cavsvideo dirac dnxhd dv eac3 flac flv gif gxf "
+    "h261 h263 h264 hevc ivf kux m4v matroska mjpeg mov mp3 mp4 mpeg mpegts mpegvideo mxf nsv "
+    "nut obu ogg rm swf vc1 vc1test vvc wav webm wtv yuv4mpegpipe"
+)
+_OPTIONS = {
+    "format_whitelist": ",".join(_FORMATS.split()),
+    "protocol_whitelist": "file",
+    # Bounds of the search for streams: transport streams may start their video late.
+    "probesize": str(20 * 2**20),
+    "analyzeduration": "10000000",  # microseconds
+}
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+_NO_PICTURES = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+
+
+def open_video(path: Path, *, motion_vectors: bool = False, fast: bool = False) -> InputContainer:
+    """Open a media file for reading; the caller closes it (it is a context manager).
+
+    Args:
+        path: a regular local file; its name is never trusted.
+        motion_vectors: video decoders export the codec's motion vectors with each frame.
+        fast: decode with the loop filter off and without the frames that no other refers to.
+
+    Raises:
+        AcquireError: the file is missing or may not be read.
+        RefusedMediaError: not a regular file, empty, a playlist or list of files, or no media.
+        DecodeError: an MP4 whose index is missing.
+    """
+    head = _head(path)
+    try:
+        container = av.open(f"file:{path}", "r", options=_OPTIONS)
+    except av.FFmpegError as error:
+        raise _explained(path, head, error) from error
+    options = {"threads": "1"}
+    if motion_vectors:
+        options["flags2"] = "+export_mvs"
+    if fast:
+        options["skip_loop_filter"] = "all"
+        options["skip_frame"] = "nonref"
+    for stream in container.streams.video:
+        context = stream.codec_context
+        if context is not None:  # None: FFmpeg has no decoder for it
+            context.options = options
+            context.thread_count = 1
+            context.thread_type = "NONE"
+    return container
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The video stream that is used: the one with the most pixels, the first of equals.
+
+    Cover art and thumbnails are no video streams.
+
+    Raises:
+        UnsupportedMediaError: there is none.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & _NO_PICTURES]
+    if not streams:
+        kinds = sorted({s.type for s in container.streams if s not in container.streams.video})
+        raise UnsupportedMediaError(
+            f"{path}: no video stream (it holds {', '.join(kinds) or 'cover art only'})"
+        )
+    return max(streams, key=_area)
+
+
+def _area(stream: VideoStream) -> int:
+    return stream.width * stream.height if stream.codec_context is not None else 0
+
+
+def _head(path: Path) -> bytes:
+    """The file's first bytes; refuses what is not a file with content."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RefusedMediaError(f"{path}: not a regular file")
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError as error:
+        raise AcquireError(f"{path}: no such file") from error
+    except OSError as error:
+        raise AcquireError(f"{path}: cannot be read: {error.strerror}") from error
+    if not head:
+        raise RefusedMediaError(f"{path}: the file is empty (0 bytes)")
+    return head
+
+
+def _explained(
+    path: Path, head: bytes, error: av.FFmpegError
+) -> RefusedMediaError | DecodeError | AcquireError:
+    if isinstance(error, PermissionError):
+        return AcquireError(f"{path}: cannot be read: permission denied")
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith((b"#EXTM3U", b"ffconcat", b"[playlist]", b"[Reference]")) or (
+        text.startswith(b"<") and any(tag in text for tag in (b"<MPD", b"<smil", b"<asx", b"<ASX"))
+    ):
+        return RefusedMediaError(
+            f"{path}: a playlist or a list of files, not a video; name the videos themselves"
+        )
+    if head[4:8] in _MP4_BOXES:
+        return DecodeError(
+            f"{path}: an MP4 whose index (moov) is missing or broken: cut short or never "
+            "finished; fetch it again"
+        )
+    return RefusedMediaError(f"{path}: not a video file of a known container ({error.strerror})")
