@@ -93,9 +93,7 @@ def set_value(document: Document, keys: list[str], value: Any, place: str) -> No
     document.places[done] = place
 
 
-def expand(
-    document: Document, data: Any, path: KeyPath = (), environment: Mapping[str, str] = os.environ
-) -> Any:
+def expand(document: Document, data: Any, path: KeyPath = ()) -> Any:
     """A copy of the data with every `${VAR}` in its texts replaced from the environment.
 
     A variable that is not set goes to the document's problems.

@@ -1,0 +1,89 @@
+"""What must hold between the steps of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vidcurate.clip import CLIP_FIELDS
+from vidcurate.errors import UserError
+from vidcurate.nearest import suggest
+from vidcurate.operator.base import Scorer, Source, Splitter
+from vidcurate.recipe.model import Step
+from vidcurate.recipe.yaml_lines import Document, KeyPath
+
+
+def check_steps(
+    document: Document, places: Mapping[str, KeyPath], steps: Mapping[str, Sequence[Step]]
+) -> None:
+    """Check splitters' order, clashes of columns, and what scorers read.
+
+    Args:
+        document: takes the mistakes.
+        places: step id -> path in the document.
+        steps: the recipe's key ("split", "score", ...) -> its steps.
+    """
+    checks = _Checks(document, places)
+    checks.split(steps["split"])
+    checks.columns(steps["score"], steps["source"])
+
+
+class _Checks:
+    def __init__(self, document: Document, places: Mapping[str, KeyPath]) -> None:
+        self.document = document
+        self.places = places
+
+    def problem(self, section: str, step: Step, message: str) -> None:
+        self.document.problem(self.places[step.id], message, f"{section}.{step.id}")
+
+    def split(self, split: Sequence[Step]) -> None:
+        streaming: Step | None = None
+        for i, step in enumerate(split):
+            # A splitter that overrides `known` names its intervals before anything is decoded.
+            if type(step.operator).known is not Splitter.known:  # type: ignore[attr-defined]
+                if i > 0:
+                    self.problem(
+                        "split", step, "takes the dataset's own intervals: it must stand first"
+                    )
+            elif streaming is not None:
+                self.problem(
+                    "split",
+                    step,
+                    f"needs the decoded stream, as {streaming.id!r} before it does; "
+                    "one pass has room for one of them",
+                )
+            else:
+                streaming = step
+
+    def columns(self, score: Sequence[Step], source: Sequence[Step]) -> None:
+        owners = {f.name: "of the clip table itself" for f in CLIP_FIELDS}
+        for step in score:
+            assert isinstance(step.operator, Scorer)
+            unread = [c for c in step.operator.reads if c not in owners]
+            # A step that was refused may have been the one to give the column.
+            if unread and source and not self.document.problems:
+                self._reads(step, unread, list(owners), source[0])
+            for name in step.columns:
+                if name in owners:
+                    self.problem(
+                        "score",
+                        step,
+                        f"its column {name!r} exists already ({owners[name]}); give the step an id",
+                    )
+                owners.setdefault(name, f"of the step {step.id!r}")
+
+    def _reads(self, step: Step, unread: list[str], columns: list[str], source: Step) -> None:
+        """`reads` that no earlier step gives must be the dataset's own columns."""
+        assert isinstance(source.operator, Source)
+        try:
+            dataset = source.operator.dataset_schema().names
+        except UserError as error:
+            self.problem("source", source, str(error))
+            return
+        for name in unread:
+            if name not in dataset:
+                self.problem(
+                    "score",
+                    step,
+                    f"reads the column {name!r}, which no step before it gives"
+                    + suggest(name, [*columns, *dataset]),
+                )
