@@ -90,10 +90,25 @@ _user: dict[str, _User] = {}
 _texts: dict[str, str] = {}  # filename -> source text
 
 
-def user_sources() -> list[tuple[str, str]]:
-    """(filename, source text) of every user file that is installed in this process: what a
-    worker gives to `install(text, filename)` to have the same operators."""
-    return list(_texts.items())
+@dataclass(frozen=True)
+class UserOperators:
+    """The user's operator files as (filename, source text): what a worker needs to have them."""
+
+    texts: tuple[tuple[str, str], ...] = ()
+
+    def install(self) -> None:
+        """Import them in this process; nothing happens where they are already.
+
+        Raises:
+            OperatorError: see `load_file`.
+        """
+        for filename, text in self.texts:
+            install(text, filename)
+
+
+def user_operators() -> UserOperators:
+    """All user files that are installed in this process."""
+    return UserOperators(tuple(_texts.items()))
 
 
 def get(name: str, kind: Kind | None = None) -> type[Operator]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from pydantic import BaseModel
@@ -57,7 +58,7 @@ def settings_schema(operator: type[Operator], definitions: dict[str, Any]) -> di
     properties |= _model(step_keys(operator.kind), definitions)["properties"]
     found = {
         "type": "object",
-        "description": (operator.__doc__ or "").strip(),
+        "description": inspect.cleandoc(operator.__doc__ or ""),
         "additionalProperties": False,
         "properties": properties,
     }
