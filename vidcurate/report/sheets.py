@@ -1,0 +1,343 @@
+"""Contact sheets: which clips are shown for each decision, and their pictures.
+
+A clip is never pictured unless every `safety` step of the recipe has judged it and let it pass.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from threading import local
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from vidcurate.errors import VidcurateError
+from vidcurate.media.video import Box
+from vidcurate.operator.columns import MAIN, column_name
+from vidcurate.recipe.model import Limits, Recipe, Selection
+from vidcurate.report import format
+from vidcurate.report.figures import (
+    Drop,
+    judged,
+    literal,
+    rows,
+    used_columns,
+    violated,
+)
+from vidcurate.run.child import Child
+from vidcurate.run.tables import Run, quoted
+
+PER_SHEET = 12
+MAX_TILES = 420  # of about 14 kB each
+MAX_BYTES = 6_000_000
+_SAMPLE = 600
+_FRAME = (160, 120)  # pixels that one frame of a tile fits in
+_QUALITY = 72
+_LIMITS = Limits(time=60.0, stall=30.0)
+
+
+@dataclass
+class Tile:
+    """One clip on a sheet. `picture` is a data URI; `missing` says why there is none."""
+
+    clip_id: str
+    location: str
+    media: str | None
+    start: float
+    end: float
+    crop: Box | None
+    values: list[tuple[str, str]]
+    picture: str = ""
+    missing: str = ""
+
+    @property
+    def video(self) -> str:
+        """The video's name without its folder."""
+        path = urlsplit(self.location).path if "://" in self.location else self.location
+        return PurePosixPath(path).name or self.location
+
+    @property
+    def tip(self) -> str:
+        """Video, times and id, for the tooltip."""
+        times = f"{format.clock(self.start)} to {format.clock(self.end)}"
+        return f"{self.location}\n{times} ({format.span(self.end - self.start)})\n{self.clip_id}"
+
+
+@dataclass
+class Sheet:
+    """Clips that one condition kept or dropped. kind: kept | dropped | would_drop."""
+
+    kind: str
+    reason: str
+    clips: int
+    tiles: list[Tile] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass
+class Sheets:
+    """All sheets of one step, or of one other part of the selection."""
+
+    title: str
+    safety: bool = False
+    sheets: list[Sheet] = field(default_factory=list)
+
+
+def contact_sheets(
+    run: Run,
+    recipe: Recipe,
+    selection: str,
+    *,
+    rules: Selection,
+    drops: Sequence[Drop],
+    kept: int,
+    fingerprints: Mapping[str, str],
+) -> list[Sheets]:
+    """Sheets for all kept clips, then for each step's thresholds, then for the other rules.
+
+    Clips are drawn by chance (the lowest ids of a group: ids are hashes), then spread evenly
+    over the values, those nearest to the threshold first.
+    """
+    pick = _Picker(run, recipe, selection, fingerprints)
+    found = [Sheets("kept", sheets=[pick.sheet("kept", "", kept, "s.fate = 'kept'", [])])]
+    for step in recipe.score:
+        of_step = Sheets(step.id, safety=step.safety)
+        for key, threshold in step.thresholds.items():
+            column = column_name(step.id, key)
+            if column not in pick.have:
+                continue
+            named = [d for d in drops if d.by == step.id and _names(d.reason, step.id, key)]
+            if step.report_only:
+                fails = f"{judged(step, fingerprints)} AND {violated(threshold, column)}"
+                (row,) = rows(run, f"SELECT count(*) AS clips FROM clips WHERE {fails}")
+                if row["clips"]:
+                    of_step.sheets.append(
+                        pick.sheet(
+                            "would_drop",
+                            key or step.id,
+                            row["clips"],
+                            fails,
+                            [column],
+                            ascending=threshold.min is None,
+                        )
+                    )
+            for drop in named:
+                if step.safety:
+                    of_step.sheets.append(Sheet("dropped", drop.reason, drop.clips))
+                    continue
+                where = f"s.fate = 'dropped' AND {_same(drop)}"
+                # What fails a maximum begins nearest to it with its lowest values.
+                ascending = drop.reason.removeprefix(key or step.id).strip().startswith(">")
+                of_step.sheets.append(
+                    pick.sheet(
+                        "dropped", drop.reason, drop.clips, where, [column], ascending=ascending
+                    )
+                )
+            if not step.safety and named and kept:
+                passing = f"s.fate = 'kept' AND {quoted(column)} IS NOT NULL"
+                ascending = threshold.min is not None or threshold.max is None
+                sheet = pick.sheet(
+                    "kept", key or step.id, kept, passing, [column], ascending=ascending
+                )
+                of_step.sheets.append(sheet)
+        if of_step.sheets:
+            found.append(of_step)
+    steps = {step.id for step in recipe.score}
+    for drop in drops:
+        if drop.by in steps:
+            continue
+        text = rules.where if drop.by == "where" else rules.order
+        columns = used_columns(text or "", pick.scores)[:2]
+        where = f"s.fate = 'dropped' AND {_same(drop)}"
+        sheet = pick.sheet("dropped", drop.reason, drop.clips, where, columns)
+        found.append(Sheets(drop.by, sheets=[sheet]))
+    return found
+
+
+def _names(reason: str, step_id: str, key: str) -> bool:
+    """Whether a reason such as `p95 < 0.5` speaks of this field of its step."""
+    word = reason.split(" ", 1)[0]
+    return word in ({step_id, ""} if key == MAIN else {key, column_name(step_id, key)})
+
+
+def _same(drop: Drop) -> str:
+    return f"s.\"by\" = {literal(drop.by)} AND coalesce(s.reason, '') = {literal(drop.reason)}"
+
+
+class _Picker:
+    """Draws the clips of one sheet."""
+
+    def __init__(
+        self, run: Run, recipe: Recipe, selection: str, fingerprints: Mapping[str, str]
+    ) -> None:
+        self.run, self.selection = run, selection
+        self.have = set(run.sql("SELECT * FROM clips LIMIT 0").column_names)
+        self.scores = [c for step in recipe.score for c in step.columns if c in self.have]
+        safe = []
+        for step in (s for s in recipe.score if s.safety):
+            safe.append(judged(step, fingerprints))
+            for key, threshold in step.thresholds.items():
+                column = column_name(step.id, key)
+                safe.append(
+                    f"NOT {violated(threshold, column)}" if column in self.have else "false"
+                )
+        self.safe = " AND ".join(safe) or "true"
+
+    def sheet(
+        self,
+        kind: str,
+        reason: str,
+        clips: int,
+        where: str,
+        columns: Sequence[str],
+        *,
+        ascending: bool = False,
+    ) -> Sheet:
+        values = "".join(f", c.{quoted(column)}" for column in columns)
+        drawn = rows(
+            self.run,
+            f"""WITH drawn AS (SELECT c.clip_id, c.video_id, c.start, c."end", c.crop, c.media
+                    {values} FROM clips c
+                    JOIN {self.selection} s USING (clip_id)
+                    WHERE {where} AND {self.safe} ORDER BY c.clip_id LIMIT {_SAMPLE})
+                SELECT drawn.*, v.location FROM drawn JOIN videos v USING (video_id)
+                ORDER BY clip_id""",
+        )
+        if columns and all(isinstance(row[columns[0]], int | float) for row in drawn):
+            sign = 1 if ascending else -1
+            drawn.sort(key=lambda row: (math.isnan(x := row[columns[0]]), sign * x))
+        sheet = Sheet(kind, reason, clips)
+        if not drawn and clips and self.safe != "true":
+            sheet.note = "No pictures: no safety step has cleared these clips."
+        for row in spread(drawn, PER_SHEET):
+            crop = row["crop"]
+            sheet.tiles.append(
+                Tile(
+                    row["clip_id"],
+                    row["location"],
+                    row["media"],
+                    row["start"],
+                    row["end"],
+                    Box(**crop) if crop else None,
+                    [(column, format.value(row[column])) for column in columns],
+                )
+            )
+        return sheet
+
+
+_T = TypeVar("_T")
+
+
+def spread(items: Sequence[_T], n: int) -> list[_T]:
+    """At most `n` of the items (2 or more), evenly spread, the first and last among them."""
+    if len(items) <= n:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (n - 1))] for i in range(n)]
+
+
+# --------------------------------------------------------------------------- pictures
+
+
+def picture(run_dir: Path, found: Sequence[Sheets]) -> None:
+    """Fill in the pictures of all tiles, or why there is none.
+
+    Files are read in supervised child processes: one that crashes a codec costs its own pictures.
+    """
+    sheets = [sheet for group in found for sheet in group.sheets]
+    each = max(2, min(PER_SHEET, MAX_TILES // max(1, len(sheets))))
+    for sheet in sheets:
+        sheet.tiles = spread(sheet.tiles, each)
+    tiles = [tile for sheet in sheets for tile in sheet.tiles]
+    by_file: dict[Path, list[Tile]] = defaultdict(list)
+    for tile in tiles:
+        path = _file(run_dir, tile)
+        if path is not None:
+            by_file[path].append(tile)
+    workers = min(os.cpu_count() or 1, 8, max(1, len(by_file)))
+    own = local()
+    children: list[Child] = []
+
+    def one_file(item: tuple[Path, list[Tile]]) -> None:
+        if not hasattr(own, "child"):
+            own.child = Child(_LIMITS)
+            children.append(own.child)
+        _fill(own.child, *item)
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(one_file, by_file.items()))
+    finally:
+        for child in children:
+            child.close()
+    spent = 0
+    for tile in tiles:
+        spent += len(tile.picture)
+        if tile.picture and spent > MAX_BYTES:
+            tile.picture, tile.missing = "", "left out to keep this file small"
+
+
+def _file(run_dir: Path, tile: Tile) -> Path | None:
+    """The local file that holds a clip: its own media, else its source."""
+    if tile.media is not None:
+        path = run_dir / tile.media
+        if path.is_file():
+            return path
+    if "://" in tile.location:
+        tile.missing = "the source is not on this machine"
+        return None
+    path = Path(tile.location)
+    if path.is_file():
+        tile.media = None
+        return path
+    tile.missing = "the source file is gone"
+    return None
+
+
+def _fill(child: Child, path: Path, tiles: Sequence[Tile]) -> None:
+    wanted: dict[str, Tile] = {}
+    for tile in tiles:
+        wanted.setdefault(tile.clip_id, tile)
+    jobs = []
+    for tile in wanted.values():
+        # A clip's own media begins at 0; it holds the whole picture, the crop comes with pack.
+        start = 0.0 if tile.media else tile.start
+        jobs.append((tile.clip_id, start, start + tile.end - tile.start, tile.crop))
+    made: dict[str, bytes] = {}
+    reason = "the source cannot be read"
+    try:
+        for clip_id, jpeg in child.run(
+            "vidcurate.report.sheets:picture_job", {"path": path, "jobs": jobs}
+        ):
+            made[clip_id] = jpeg
+    except VidcurateError as error:
+        reason = f"{reason}: {error}".splitlines()[0][:160]
+    for tile in tiles:
+        jpeg = made.get(tile.clip_id, b"")
+        if jpeg:
+            tile.picture = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+        else:
+            tile.missing = reason
+
+
+def picture_job(payload: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """In the child: for each clip of one file, its first and middle frame side by side as JPEG."""
+    import cv2
+    import numpy as np
+
+    from vidcurate.media.thumbnails import Thumbnails
+
+    thumbnails = Thumbnails(payload["path"], box=_FRAME)
+    for clip_id, start, end, crop in payload["jobs"]:
+        frames = thumbnails.at([start, (start + end) / 2], end=end, crop=crop)
+        if not frames:
+            continue
+        gap = np.full((frames[0].shape[0], 2, 3), 128, np.uint8)
+        strip = np.hstack([frames[0], *(part for frame in frames[1:] for part in (gap, frame))])
+        _, jpeg = cv2.imencode(".jpg", strip[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        yield clip_id, jpeg.tobytes()
