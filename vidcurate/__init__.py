@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from vidcurate.operator.columns import Column as Column
     from vidcurate.operator.columns import column as column
     from vidcurate.operator.decorator import scorer as scorer
+    from vidcurate.run.tables import Run as Run
+    from vidcurate.run.tables import open as open
     from vidcurate.units import Duration as Duration
     from vidcurate.units import Share as Share
     from vidcurate.units import Size as Size
@@ -75,6 +77,7 @@ _HOME = {
     ],
     "operator.columns": ["Column", "column"],
     "operator.decorator": ["scorer"],
+    "run.tables": ["Run", "open"],
     "units": ["Duration", "Share", "Size"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
@@ -99,6 +102,7 @@ __all__ = [
     "RecipeError",
     "Resources",
     "RowFault",
+    "Run",
     "ScoreError",
     "Scorer",
     "Share",
@@ -111,6 +115,7 @@ __all__ = [
     "VideoRow",
     "__version__",
     "column",
+    "open",
     "scorer",
     "url_key",
 ]

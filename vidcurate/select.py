@@ -1,0 +1,433 @@
+"""The select pass: the fate of every clip under a recipe's thresholds and one of its selections.
+
+All of it is SQL over the committed tables, so that tens of millions of clips take seconds and
+spill to disk instead of filling memory. The rules are those of `Threshold.violated`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from vidcurate.clip import SCHEMA_VERSION, SELECTION_SCHEMA, clip_schema
+from vidcurate.errors import QueryError
+from vidcurate.operator.columns import MAIN, Threshold, column_name
+from vidcurate.recipe.model import Recipe, Selection, Step
+from vidcurate.run.manifest import ROW_GROUP, replacing
+from vidcurate.run.tables import Run, expression, literal, quoted
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+# Text in quotes is passed over, so that a caption may speak of percentile(...).
+_PERCENTILE = re.compile(r"'(?:[^']|'')*'|\bpercentile\s*\(([^()]*)\)", re.IGNORECASE)
+_PERCENTILE_ARGUMENTS = re.compile(r'\s*(\w+|"(?:[^"]|"")+")\s*,\s*(\d+(?:\.\d+)?)\s*')
+
+_KEPT = 0
+"""Code of the clips that nothing has spoken against; the others are places in the fate list."""
+
+_VAL_STEPS = 2**32
+
+
+@dataclass(frozen=True)
+class SelectReport:
+    """What a selection came to, in clips.
+
+    dropped: (by, reason) -> clips, in recipe order. nulls: step -> kept clips with a null in a
+    column that the step sets a threshold on. hours: of kept clips. train, val: of kept clips.
+    percentiles: `percentile(column, p)` as written in `where` -> its value, None without clips.
+    """
+
+    clips: int
+    kept: int
+    dropped: dict[tuple[str, str], int]
+    failed: int
+    unjudged: int
+    nulls: dict[str, int]
+    hours: float
+    train: int
+    val: int
+    percentiles: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class _Fate:
+    """A way to end: `when` is its SQL condition where a threshold decides it."""
+
+    fate: str
+    by: str | None = None
+    reason: str | None = None
+    when: str | None = None
+
+
+@dataclass
+class _Selecting:
+    """One selection at work: its connection, its fates by code, what it found."""
+
+    connection: duckdb.DuckDBPyConnection
+    name: str
+    selection: Selection
+    fates: list[_Fate] = field(default_factory=lambda: [_Fate("kept")])
+    percentiles: dict[str, float | None] = field(default_factory=dict)
+
+    def code(self, fate: _Fate) -> int:
+        self.fates.append(fate)
+        return len(self.fates) - 1
+
+    def ordering(self) -> str:
+        """The order in which clips are taken, down to one that no two clips share."""
+        # Hashed again: ids themselves choose the audit share and more.
+        fair = "md5('order:' || clip_id), clip_id"
+        return fair if self.selection.order is None else f"{self.selection.order}\n, {fair}"
+
+
+def select(
+    run: Run, recipe: Recipe, fingerprints: Mapping[str, str], name: str = "default"
+) -> SelectReport:
+    """Decide the fate of every clip and write OUT/selections/<name>/.
+
+    clips.parquet (SELECTION_SCHEMA, sorted by clip_id) is replaced at once; selection.yaml, with
+    the definition, thresholds, percentile values and counts, is written last: a folder without
+    it is unfinished.
+
+    Where several apply, a clip is dropped, else failed, else unjudged. A step judges only by
+    results of its current fingerprint. `percentile` looks at the clips that pass all thresholds.
+    A NaN fails min and max, a null does what `on_null` says; `where` drops what is not true.
+    Videos linked by `duplicate_of` share their split: a video is in val where the first 8 hex
+    digits of md5("split:" + smallest linked video_id), over 2^32, are below `val`.
+
+    Args:
+        run: an open run directory; the caller holds the lease.
+        recipe: gives the thresholds of its score steps, and the selection `name`.
+        fingerprints: current fingerprint by step id, for each step with thresholds.
+
+    Raises:
+        QueryError: `where`, `order`, a threshold's type or the name is wrong; DuckDB's reason.
+        RunDirectoryError: the selection cannot be written.
+        KeyError: the recipe has no such selection.
+    """
+    if not _NAME.fullmatch(name):
+        raise QueryError(
+            f"a selection cannot be named {name!r}: use letters, digits, '_', '-' and '.'"
+        )
+    with run.connect() as connection:
+        work = _Selecting(connection, name, recipe.select[name])
+        try:
+            steps = _judges(recipe)
+            types = _prepare(connection, recipe)
+            verdict = _verdict(work, steps, fingerprints, types)
+            _decide(work, verdict)
+            _split(work)
+            _write(run, work)
+            report = _report(work, steps)
+        except duckdb.Error as error:
+            raise QueryError(f"select.{name} failed: {error}") from error
+    with replacing(run.out / "selections" / name / "selection.yaml") as temporary:
+        temporary.write_text(
+            yaml.safe_dump(_definition(run, work, recipe, report), sort_keys=False)
+        )
+    return report
+
+
+# --------------------------------------------------------------------------- thresholds
+
+
+def _judges(recipe: Recipe) -> list[Step]:
+    return [s for s in recipe.score if s.thresholds and not s.report_only]
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str, str]:
+    """Make `_clips_of_recipe`: the clips with all columns of the recipe; gives column -> type."""
+    connection.register("_schema", clip_schema(recipe).empty_table())
+    connection.execute("CREATE TEMP TABLE _expected AS SELECT * FROM _schema")
+    connection.unregister("_schema")
+    query = "SELECT * FROM clips"
+    present = {row[0] for row in connection.execute(f"DESCRIBE {query}").fetchall()}
+    if not present.issuperset(clip_schema(recipe).names):  # a step that has not run yet
+        query += " UNION ALL BY NAME SELECT * FROM _expected"
+    connection.execute(f"CREATE TEMP VIEW _clips_of_recipe AS {query}")
+    rows = connection.execute("DESCRIBE _clips_of_recipe").fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def _verdict(
+    work: _Selecting, steps: list[Step], fingerprints: Mapping[str, str], types: Mapping[str, str]
+) -> str:
+    """The SQL expression of a clip's code before `where`; fills the list of fates."""
+    cases = []
+    for step in steps:
+        current = f"fingerprints[{literal(step.id)}] = {literal(fingerprints[step.id])}"
+        for name, threshold in step.thresholds.items():
+            column = column_name(step.id, name)
+            for reason, condition in _violations(threshold, column, types[column]):
+                shown = f"{step.id if name == MAIN else name} {reason}"
+                code = work.code(_Fate("dropped", step.id, shown))
+                cases.append(f"WHEN {current} AND ({condition}) THEN {code}")
+    cases.append(f"WHEN score_status = 'failed' THEN {work.code(_Fate('failed'))}")
+    for step in steps:
+        stale = (
+            f"fingerprints[{literal(step.id)}] IS DISTINCT FROM {literal(fingerprints[step.id])}"
+        )
+        code = work.code(_Fate("unjudged", step.id, "no current result"))
+        cases.append(f"WHEN {stale} THEN {code}")
+    return f"CASE {' '.join(cases)} ELSE {_KEPT} END"
+
+
+def _violations(threshold: Threshold, column: str, kind: str) -> Iterator[tuple[str, str]]:
+    """(reason, SQL condition) in the order of `Threshold.violated`; a null is no violation."""
+    name = quoted(column)
+    text = kind in ("VARCHAR",)
+    if text and (threshold.min is not None or threshold.max is not None):
+        raise QueryError(f"{column} holds text: min and max need numbers, use allow or deny")
+    if kind.endswith("[]"):
+        raise QueryError(f"{column} holds lists: a threshold needs one value for each clip")
+    # Python compares a float32 as a double, and so does a threshold.
+    value = name if text else f"CAST({name} AS DOUBLE)"
+    if threshold.on_null == "drop":
+        yield "is null", f"{name} IS NULL"
+    if threshold.min is not None:
+        low = _number(threshold.min)
+        yield f"< {threshold.min:g}", f"{value} < {low} OR isnan({value})"
+    if threshold.max is not None:
+        # DuckDB holds a NaN to be above all numbers.
+        yield f"> {threshold.max:g}", f"{value} > {_number(threshold.max)}"
+    if threshold.allow is not None:
+        listed = _labels(threshold.allow, text)
+        condition = f"{value} NOT IN ({listed})" if listed else f"{name} IS NOT NULL"
+        yield f"not in [{', '.join(map(str, threshold.allow))}]", condition
+    if threshold.deny is not None and (listed := _labels(threshold.deny, text)):
+        yield f"in [{', '.join(map(str, threshold.deny))}]", f"{value} IN ({listed})"
+
+
+def violation(threshold: Threshold, column: str, kind: str) -> str:
+    """The SQL condition under which a value of a column of that type fails the threshold.
+
+    Raises:
+        QueryError: the threshold does not fit the column's type.
+    """
+    return " OR ".join(f"({c})" for _, c in _violations(threshold, column, kind)) or "false"
+
+
+def _labels(labels: tuple[Any, ...], text: bool) -> str:
+    if text:
+        return ", ".join(literal(v) for v in labels if isinstance(v, str))
+    return ", ".join(_number(v) for v in labels if isinstance(v, int | float))
+
+
+def _number(value: float) -> str:
+    # A bare 0.1 would be a DECIMAL, and compare as a float32 with a float32.
+    return f"'{float(value)!r}'::DOUBLE"
+
+
+# --------------------------------------------------------------------------- where and the caps
+
+
+def _decide(work: _Selecting, verdict: str) -> None:
+    """Make `_fate` (clip_id, video_id, seconds, score_by, code)."""
+    connection, selection = work.connection, work.selection
+    if selection.where is not None:
+        condition = _percentiles(work, verdict, expression(selection.where))
+        _try(work, "where", selection.where, f"SELECT ({condition}\n) FROM _clips_of_recipe")
+        code = work.code(_Fate("dropped", "where", selection.where))
+        verdict = (
+            f"CASE WHEN ({verdict}) <> {_KEPT} THEN ({verdict}) "
+            f"WHEN ({condition}\n) THEN {_KEPT} ELSE {code} END"
+        )
+    if selection.order is not None:
+        _check_order(work, selection.order)
+    # "end" is a word of SQL.
+    columns = 'clip_id, video_id, "end" - "start" AS seconds, score_by'
+    if selection.per_video is None:
+        query = f"SELECT {columns}, {verdict} AS code FROM _clips_of_recipe"
+    else:
+        most = selection.per_video
+        code = work.code(_Fate("dropped", "per_video", f"per_video {most}"))
+        query = (
+            f"SELECT * EXCLUDE (_code, _nth), "
+            f"CASE WHEN _code = {_KEPT} AND _nth > {most} THEN {code} ELSE _code END AS code "
+            f"FROM (SELECT {columns}, ({verdict}) AS _code, row_number() OVER ("
+            f"PARTITION BY video_id, ({verdict}) = {_KEPT} ORDER BY {work.ordering()}) AS _nth "
+            f"FROM _clips_of_recipe)"
+        )
+    connection.execute(f"CREATE TEMP TABLE _fate AS {query}")
+    if selection.limit is not None:
+        code = work.code(_Fate("dropped", "limit", f"limit {selection.limit}"))
+        connection.execute(
+            f"CREATE TEMP TABLE _chosen AS SELECT clip_id FROM _clips_of_recipe "
+            f"WHERE clip_id IN (SELECT clip_id FROM _fate WHERE code = {_KEPT}) "
+            f"ORDER BY {work.ordering()} LIMIT {selection.limit}"
+        )
+        connection.execute(
+            f"UPDATE _fate SET code = {code} "
+            f"WHERE code = {_KEPT} AND clip_id NOT IN (SELECT clip_id FROM _chosen)"
+        )
+
+
+def _percentiles(work: _Selecting, verdict: str, where: str) -> str:
+    """`where` with each percentile(column, p) replaced by its value over the passing clips."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        arguments = _PERCENTILE_ARGUMENTS.fullmatch(match[1])
+        if arguments is None or float(arguments[2]) > 100:
+            raise QueryError(
+                f"select.{work.name}.where: {match[0]}: "
+                "percentile takes a column and a number from 0 to 100"
+            )
+        column = f"CAST({arguments[1]} AS DOUBLE)"
+        query = (
+            f"SELECT quantile_cont({column}, {float(arguments[2]) / 100!r}) "
+            f"FROM _clips_of_recipe WHERE ({verdict}) = {_KEPT} AND NOT isnan({column})"
+        )
+        _try(work, "where", match[0], query)
+        row = work.connection.execute(query).fetchone()
+        assert row is not None
+        work.percentiles[match[0]] = row[0]
+        return "NULL" if row[0] is None else _number(row[0])
+
+    return _PERCENTILE.sub(value, where)
+
+
+def _check_order(work: _Selecting, order: str) -> None:
+    # Both must parse: the one refuses a closing bracket, the other a LIMIT.
+    for query in (
+        f"SELECT clip_id FROM _clips_of_recipe ORDER BY {order}\n",
+        f"SELECT row_number() OVER (ORDER BY {order}\n) FROM _clips_of_recipe",
+    ):
+        _try(work, "order", order, query)
+
+
+def _try(work: _Selecting, key: str, text: str, query: str) -> None:
+    """Let DuckDB check a query that holds the user's text, without running it."""
+    try:
+        statements = duckdb.extract_statements(query)
+        if len(statements) != 1:
+            raise QueryError(f"select.{work.name}.{key}: {text!r} is more than one expression")
+        work.connection.execute(f"EXPLAIN {query}")
+    except duckdb.Error as error:
+        raise QueryError(f"select.{work.name}.{key}: {text!r}: {error}") from error
+
+
+# --------------------------------------------------------------------------- split and results
+
+
+def _split(work: _Selecting) -> None:
+    """Make `_root` (video_id, root): the smallest video linked with each duplicate."""
+    work.connection.execute(
+        # A video names one larger than none of its duplicates; follow the names downwards.
+        "CREATE TEMP TABLE _root AS WITH RECURSIVE up AS ("
+        "SELECT video_id, duplicate_of AS root FROM videos WHERE duplicate_of < video_id "
+        "UNION SELECT up.video_id, v.duplicate_of FROM up JOIN videos v ON v.video_id = up.root "
+        "WHERE v.duplicate_of < v.video_id"
+        ") SELECT video_id, min(root) AS root FROM up GROUP BY video_id"
+    )
+
+
+def _write(run: Run, work: _Selecting) -> None:
+    connection = work.connection
+    fates = pa.table(
+        {
+            "code": range(len(work.fates)),
+            "fate": [f.fate for f in work.fates],
+            "by": pa.array([f.by for f in work.fates], pa.string()),
+            "reason": pa.array([f.reason for f in work.fates], pa.string()),
+        }
+    )
+    connection.register("_fates", fates)
+    share = int(work.selection.val * _VAL_STEPS)
+    root = "'split:' || coalesce(r.root, f.video_id)"
+    connection.execute(
+        "CREATE TEMP VIEW _result AS SELECT f.clip_id, n.fate, "
+        "CASE WHEN n.fate = 'failed' THEN f.score_by ELSE n.by END AS \"by\", n.reason, "
+        f"CASE WHEN f.code <> {_KEPT} THEN NULL "
+        f"WHEN ('0x' || substr(md5({root}), 1, 8))::UBIGINT < {share} THEN 'val' "
+        "ELSE 'train' END AS split "
+        "FROM _fate f JOIN _fates n USING (code) LEFT JOIN _root r ON r.video_id = f.video_id"
+    )
+    folder = run.out / "selections" / work.name
+    # Its absence says that the selection is unfinished.
+    (folder / "selection.yaml").unlink(missing_ok=True)
+    with (
+        replacing(folder / "clips.parquet") as temporary,
+        pq.ParquetWriter(temporary, SELECTION_SCHEMA, compression="zstd") as writer,
+    ):
+        rows = connection.sql("SELECT * FROM _result ORDER BY clip_id")
+        for batch in rows.to_arrow_reader(ROW_GROUP):
+            writer.write_table(pa.table(batch).cast(SELECTION_SCHEMA))
+
+
+def _report(work: _Selecting, steps: list[Step]) -> SelectReport:
+    connection = work.connection
+    counts: dict[int, int] = dict(
+        connection.execute("SELECT code, count(*) FROM _fate GROUP BY code").fetchall()
+    )
+
+    def total(fate: str) -> int:
+        return sum(counts.get(code, 0) for code, f in enumerate(work.fates) if f.fate == fate)
+
+    splits = dict(connection.execute("SELECT split, count(*) FROM _result GROUP BY ALL").fetchall())
+    hours = connection.execute(f"SELECT sum(seconds) / 3600 FROM _fate WHERE code = {_KEPT}")
+    row = hours.fetchone()
+    nulls = {}
+    for step in steps:
+        columns = [quoted(column_name(step.id, name)) for name in step.thresholds]
+        empty = " OR ".join(f"{column} IS NULL" for column in columns)
+        found = connection.execute(
+            f"SELECT count(*) FROM _clips_of_recipe WHERE ({empty}) "
+            f"AND clip_id IN (SELECT clip_id FROM _fate WHERE code = {_KEPT})"
+        ).fetchone()
+        assert found is not None
+        nulls[step.id] = found[0]
+    dropped: dict[tuple[str, str], int] = {}
+    for code, fate in enumerate(work.fates):
+        if fate.fate == "dropped" and counts.get(code):
+            key = (str(fate.by), str(fate.reason))
+            dropped[key] = dropped.get(key, 0) + counts[code]
+    return SelectReport(
+        clips=sum(counts.values()),
+        kept=total("kept"),
+        dropped=dropped,
+        failed=total("failed"),
+        unjudged=total("unjudged"),
+        nulls=nulls,
+        hours=float(row[0] or 0) if row else 0.0,
+        train=splits.get("train", 0),
+        val=splits.get("val", 0),
+        percentiles=work.percentiles,
+    )
+
+
+def _definition(run: Run, work: _Selecting, recipe: Recipe, report: SelectReport) -> dict[str, Any]:
+    """What selection.yaml holds."""
+    thresholds = {
+        step.id: {
+            name or step.id: {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(threshold).items()
+                if value is not None
+            }
+            for name, threshold in step.thresholds.items()
+        }
+        for step in _judges(recipe)
+    }
+    counts = asdict(report)
+    counts["dropped"] = [
+        {"by": by, "reason": reason, "clips": clips}
+        for (by, reason), clips in report.dropped.items()
+    ]
+    del counts["percentiles"]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": work.name,
+        "manifest": len(run.manifests),
+        **work.selection.model_dump(mode="json"),
+        "thresholds": thresholds,
+        "percentiles": report.percentiles,
+        "counts": counts,
+    }
