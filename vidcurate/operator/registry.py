@@ -23,6 +23,9 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, r
 from pathlib import Path
 from types import ModuleType
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 import vidcurate.operators
 from vidcurate.errors import OperatorError
 from vidcurate.nearest import suggest
@@ -264,7 +267,7 @@ def check(operator: type[Operator], where: str) -> None:
         raise OperatorError(f"{here}: version must be text, such as '1'")
     fields = _check_columns(operator, here) if issubclass(operator, Scorer) else set()
     taken = {"name", *STEP_KEYS, *(fields | set(THRESHOLD_KEYS) if fields else ())}
-    for parameter in operator.model_fields:
+    for parameter in parameters(operator):
         if parameter in taken:
             what = "a column's field" if parameter in fields else "a key that recipes reserve"
             raise OperatorError(f"{here}: its parameter {parameter!r} has the name of {what}")
@@ -272,6 +275,11 @@ def check(operator: type[Operator], where: str) -> None:
     must = _MUST[operator.kind]
     if must and all(getattr(operator, m) is getattr(base, m) for m in must):
         raise OperatorError(f"{here} defines no {' or '.join(must)} method")
+
+
+def parameters(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys that recipes may write for a model's fields: their aliases where they have one."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def article(kind: Kind) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from vidcurate.nearest import suggest
+from vidcurate.operator.registry import parameters
 from vidcurate.recipe.yaml_lines import KeyPath
 
 _WORDS = (
@@ -94,7 +95,7 @@ def _message(
         return f"{str(detail['loc'][-1])!r} is missing"
     if kind == "extra_forbidden":
         inner = _model_at(model, path[:-1])
-        names = known if known is not None and len(path) == 1 else list(inner.model_fields)
+        names = known if known is not None and len(path) == 1 else list(parameters(inner))
         return f"unknown key {str(path[-1])!r}{suggest(str(path[-1]), names)}"
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
@@ -110,8 +111,8 @@ def _message(
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
     """The model that stands at a path inside `model`; the nearest one around it otherwise."""
     for key in path:
-        if isinstance(key, str) and key in model.model_fields:
-            models = list(_models(model.model_fields[key].annotation))
+        if isinstance(key, str) and key in parameters(model):
+            models = list(_models(parameters(model)[key].annotation))
             model = models[0] if models else model
     return model
 

@@ -132,7 +132,7 @@ class _StepReader:
             k: v for k, v in settings.items() if not any(k in g for g in (of_step, limits, fields))
         }
         for key in [k for k in rest if k in (*STEP_KEYS, *THRESHOLD_KEYS)]:
-            if key not in operator.model_fields:
+            if key not in registry.parameters(operator):
                 self.problem(
                     (key,), f"{key!r} is for score steps; {name!r} is {registry.article(kind)}"
                 )
@@ -191,7 +191,7 @@ class _StepReader:
         raw: dict[str, Any],
         known: list[str],
     ) -> Operator | None:
-        known = [*operator.model_fields, *(k for k in known if k != MAIN)]
+        known = [*registry.parameters(operator), *(k for k in known if k != MAIN)]
         try:
             built = operator.model_validate(parameters, context={"recipe": True})
             if isinstance(built, Scorer | Splitter | Editor):
