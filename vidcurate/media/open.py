@@ -58,7 +58,7 @@ def open_video(path: Path, *, motion_vectors: bool = False, fast: bool = False) 
         options["flags2"] = "+export_mvs"
     if fast:
         options["skip_loop_filter"] = "all"
-        options["skip_frame"] = "nonref"
+        options["skip_frame"] = "noref"
     for stream in container.streams.video:
         context = stream.codec_context
         if context is not None:  # None: FFmpeg has no decoder for it

@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidcurate.errors import DecodeError, RefusedMediaError, UnsupportedMediaError
+from vidcurate.media.decode import uses_dts
 from vidcurate.media.open import open_video, video_stream
 from vidcurate.media.video import VideoInfo
 
@@ -101,9 +102,7 @@ def probe(path: Path, *, max_pixels: int, max_duration: float) -> VideoInfo:
         # Before decoding: the limit guards the decoder's memory too.
         _check_size(path, stream.width, stream.height, max_pixels)
         frame = _first_frame(container, stream, path)
-        return _describe(
-            path, container, stream, frame, duration=duration, max_pixels=max_pixels
-        )
+        return _describe(path, container, stream, frame, duration=duration, max_pixels=max_pixels)
 
 
 def _describe(
@@ -144,7 +143,7 @@ def _describe(
         rotation=rotation,
         fps=stream.average_rate or stream.guessed_rate or Fraction(0),
         time_base=stream.time_base,
-        start_pts=first_pts(frame),
+        start_pts=_first_pts(frame, container.format.name),
         container_start=(container.start_time or 0) / av.time_base,
         duration=duration,
         bitrate=int(bitrate),
@@ -173,11 +172,9 @@ def display_size(width: int, height: int, sar: Fraction, rotation: int) -> tuple
     return (height, width) if rotation % 180 else (width, height)
 
 
-def first_pts(frame: VideoFrame) -> int:
-    """The pts that the first frame of a stream counts as; 0 where it carries no time at all."""
-    if frame.pts is not None:
-        return frame.pts
-    return frame.dts if frame.dts is not None else 0
+def _first_pts(frame: VideoFrame, container: str) -> int:
+    pts = frame.dts if uses_dts(container) or frame.pts is None else frame.pts
+    return 0 if pts is None else pts
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
