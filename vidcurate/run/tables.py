@@ -5,6 +5,7 @@ Nothing outside the run directory can be read, and nothing be written, by a quer
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,7 @@ class Run:
         self.parts: dict[str, list[LivePart]] = live_parts(self.manifests)
         check_parts(out, self.parts)
         self._memory = memory
+        self._starting = threading.Lock()
         self._database: duckdb.DuckDBPyConnection | None = None
 
     def __enter__(self) -> Run:
@@ -110,13 +112,14 @@ class Run:
 
         It reaches no file outside the run directory, and its settings are locked.
         """
-        if self._database is None:
-            self._database = self._start()
-        connection = self._database.cursor()
+        with self._starting:
+            if self._database is None:
+                self._database = self._start()
+            connection = self._database.cursor()
         # Selections and shards are not committed by manifests: look again each time.
         for name, query in _selections(self.out).items():
-            connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {query}")
-        connection.execute(f"CREATE OR REPLACE VIEW index AS {_index(self.out)}")
+            connection.execute(f"CREATE TEMP VIEW {quoted(name)} AS {query}")
+        connection.execute(f"CREATE TEMP VIEW index AS {_index(self.out)}")
         return connection
 
     def sql(self, query: str) -> pa.Table:
@@ -166,14 +169,18 @@ class Run:
         for table in tables:
             newest = {e.part.schema: e.part.path for e in self.parts[table]}
             schemas += [pq.read_schema(self.out / path) for path in newest.values()]
-        try:
-            # The first field of a name gives the metadata, so the newest go first...
-            merged = pa.unify_schemas(schemas[::-1], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise RunDirectoryError(f"the parts of {name} do not agree: {error}") from error
-        # ... and the order of columns is that of the oldest.
-        order = list(dict.fromkeys(column for schema in schemas for column in schema.names))
-        return pa.schema([merged.field(column) for column in order])
+        fields: dict[str, pa.Field] = {}
+        for field in (field for schema in schemas for field in schema):
+            known = fields.get(field.name, field)
+            try:
+                # unify_schemas renames the insides of maps, so it sees only what must change.
+                if known.type != field.type:
+                    pair = [pa.schema([field]), pa.schema([known])]
+                    field = pa.unify_schemas(pair, promote_options="permissive").field(0)  # noqa: PLW2901
+            except pa.ArrowException as error:
+                raise RunDirectoryError(f"the parts of {name} do not agree: {error}") from error
+            fields[field.name] = field
+        return pa.schema(list(fields.values()))
 
     def retiring(self, table: str) -> list[Manifest]:
         """The manifests that retire ids of a table and came after one of its parts."""
