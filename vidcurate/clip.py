@@ -34,8 +34,8 @@ def clip_id(video: str, start: float, end: float) -> str:
     return short_hash(f"{video}:{round(start * 1e6)}:{round(end * 1e6)}")
 
 
-def file_key(path: Path, relative: str) -> str:
-    """The source key of a local file: its path below the input, size and both ends' content.
+def content_edges(path: Path) -> tuple[int, str]:
+    """Size of a local file and the sha256 of its first and last MiB.
 
     Raises:
         OSError: the file cannot be read.
@@ -47,7 +47,12 @@ def file_key(path: Path, relative: str) -> str:
         if size > _EDGE:
             file.seek(max(_EDGE, size - _EDGE))
             digest.update(file.read(_EDGE))
-    return f"file:{relative}:{size}:{digest.hexdigest()}"
+    return size, digest.hexdigest()
+
+
+def file_key(relative: str, size: int, digest: str) -> str:
+    """The source key of a local file: its path below the input, and its `content_edges`."""
+    return f"file:{relative}:{size}:{digest}"
 
 
 def url_key(url: str) -> str:

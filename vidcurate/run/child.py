@@ -177,7 +177,7 @@ def _serve(link: Connection) -> None:
                     last = now
         except VidcurateError as error:
             link.send(("error", error))
-        except Exception as error:  # the child's edge of the runner: the parent decides
+        except Exception as error:  # noqa: BLE001 (the runner's edge in the child: the parent decides)
             link.send(("error", _portable(error)))
         else:
             link.send(("done", None))

@@ -1,0 +1,63 @@
+"""The inline executor: worker threads in the driver, each with its own decode process."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+from vidcurate.run.worker import Context, Report, Stats, Task, Worker
+
+
+def run_inline(
+    tasks: Iterator[Task], context: Context, stop: threading.Event
+) -> Iterator[Report | Stats]:
+    """Score the tasks on `context.workers` cores of this machine.
+
+    Args:
+        tasks: read lazily, by one worker at a time.
+        context: of the run.
+        stop: set it to stop early; reports of what was done still come.
+
+    Yields:
+        a Report for every stretch of work to commit, and Stats for display in between.
+
+    Raises:
+        what reading the tasks or a worker raised; the other workers are stopped first.
+    """
+    results: queue.Queue[Report | Stats | BaseException | None] = queue.Queue()
+    lock = threading.Lock()
+
+    def work() -> None:
+        worker = Worker(context, stop, deliver=results.put, on_progress=results.put)
+        try:
+            while not stop.is_set():
+                with lock:
+                    task = next(tasks, None)
+                if task is None:
+                    break
+                worker.process(task)
+            worker.close()
+        except BaseException as error:  # noqa: BLE001 (handed to the driver, which raises it)
+            results.put(error)
+            stop.set()
+        finally:
+            results.put(None)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(context.workers)]
+    for thread in threads:
+        thread.start()
+    running = len(threads)
+    failure: BaseException | None = None
+    while running:
+        item = results.get()
+        if item is None:
+            running -= 1
+        elif isinstance(item, BaseException):
+            failure = failure or item
+        else:
+            yield item
+    for thread in threads:
+        thread.join()
+    if failure is not None:
+        raise failure

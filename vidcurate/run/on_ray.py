@@ -1,0 +1,149 @@
+"""The Ray executor: Ray Data streams the tasks to a pool of workers on the cluster.
+
+Each actor runs the same `Worker` as the inline executor, with its own supervised decode process,
+so that a crashing video never reaches Ray. Actors write part files themselves and send back
+reports; the driver alone commits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from vidcurate.errors import UserError
+from vidcurate.run.worker import Context, Report, Stats, Task, Worker
+
+_WAVE = 2_000  # tasks handed to Ray at a time: its driver holds all of them
+_MAX_BLOCK = 16
+
+
+def run_ray(
+    tasks: Iterator[Task],
+    context: Context,
+    stop: threading.Event,
+    *,
+    address: str | None = None,
+) -> Iterator[Report | Stats]:
+    """Score the tasks on a Ray cluster; as `run_inline`.
+
+    Args:
+        address: of a cluster to join ("auto" finds one); None starts one on this machine.
+
+    Raises:
+        UserError: the cluster cannot be reached, or its workers keep dying.
+    """
+    import ray
+
+    with _Cluster(address):
+        workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        shared = ray.put(context)
+        while not stop.is_set():
+            wave = [task for _, task in zip(range(_WAVE), tasks, strict=False)]
+            if not wave:
+                return
+            yield from _run_wave(wave, shared, min(workers, len(wave)), stop)
+
+
+def _run_wave(
+    wave: list[Task], shared: Any, workers: int, stop: threading.Event
+) -> Iterator[Report | Stats]:
+    import ray
+    import ray.exceptions
+
+    # Small blocks, so that one slow video holds up no others; larger ones once there are many.
+    size = max(1, min(_MAX_BLOCK, len(wave) // (4 * workers)))
+    blobs = [pickle.dumps(task) for task in wave]
+    blocks = [
+        pa.table({"task": pa.array(blobs[at : at + size], pa.binary())})
+        for at in range(0, len(blobs), size)
+    ]
+    reports = ray.data.from_arrow(blocks).map_batches(
+        _RayWorker,
+        fn_constructor_args=(shared,),
+        batch_size=None,
+        batch_format="pyarrow",
+        concurrency=workers,
+        num_cpus=1,
+        max_restarts=3,  # endless by default
+        max_task_retries=3,
+    )
+    try:
+        for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for blob in batch.column("report").to_pylist():
+                report: Report = pickle.loads(blob)  # noqa: S301 (from our own worker)
+                yield report.stats
+                yield report
+            if stop.is_set():
+                return  # what is in flight is not committed, and is done again
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, UserError):
+            raise cause from error
+        raise UserError(f"the Ray run failed: {error}; see the Ray logs, then run again") from error
+
+
+class _RayWorker:
+    """One actor of the pool."""
+
+    def __init__(self, shared: Any) -> None:
+        import ray
+
+        context: Context = ray.get(shared) if isinstance(shared, ray.ObjectRef) else shared
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._worker = Worker(
+            context, threading.Event(), deliver=self._reports.put, on_progress=lambda _: None
+        )
+
+    def __call__(self, batch: pa.Table) -> Iterator[dict[str, list[bytes]]]:
+        for blob in batch.column("task").to_pylist():
+            self._worker.process(pickle.loads(blob))  # noqa: S301 (from our own driver)
+            yield from self._ready()
+        # Ray may end an actor at any time between blocks: nothing may stay behind.
+        self._worker.flush()
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[dict[str, list[bytes]]]:
+        while not self._reports.empty():
+            yield {"report": [pickle.dumps(self._reports.get())]}
+
+
+class _Cluster:
+    """Joins or starts Ray while the block runs; leaves alone one that the caller had started."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+        self._started = False
+
+    def __enter__(self) -> None:
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        import ray
+        import ray.data
+
+        if not ray.is_initialized():
+            try:
+                ray.init(
+                    address=self._address,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                where = self._address or "on this machine"
+                raise UserError(f"Ray cannot be reached at {where}: {error}") from error
+            self._started = True
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        import ray
+
+        if self._started:
+            ray.shutdown()

@@ -1,0 +1,181 @@
+"""The passes as commands run them, each with its record in OUT/run.json."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import vidcurate
+from vidcurate.errors import RunDirectoryError
+from vidcurate.plan import fingerprints
+from vidcurate.recipe.load import from_raw
+from vidcurate.recipe.model import Recipe
+from vidcurate.run import tables
+from vidcurate.run.lease import Lease
+from vidcurate.run.manifest import KEYS, local_directory
+from vidcurate.run.record import RunRecord, read_record
+from vidcurate.run.score import Retry, ScoreResult, score
+from vidcurate.run.worker import Stats
+from vidcurate.select import SelectReport, select
+
+Progress = Callable[[ScoreResult, Stats], None]
+
+
+@dataclass
+class Session:
+    """A run directory opened for writing, with its recipe and record."""
+
+    lease: Lease
+    recipe: Recipe
+    record: RunRecord
+
+    @property
+    def out(self) -> Path:
+        """The run directory."""
+        return self.lease.out
+
+    def save(self) -> None:
+        """Write run.json."""
+        self.record.write(self.out)
+
+
+@contextmanager
+def session(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Iterator[Session]:
+    """Open a run directory for a command, under its lease.
+
+    Args:
+        recipe: of this command; it replaces the recorded one.
+        out: the run directory. fresh: forget all that it holds.
+
+    Raises:
+        RunDirectoryError: in use, not writable, or damaged.
+    """
+    with Lease(out) as lease:
+        if fresh:
+            _forget(lease.out)
+        old = read_record(lease.out)
+        record = RunRecord(
+            name=recipe.name,
+            state="running",
+            recipe=dict(recipe.raw),
+            recipe_path=str(Path(recipe.path).resolve()) if recipe.path else None,
+            versions=_versions(),
+            fingerprints=fingerprints(recipe),
+            passes=old.passes if old else {},
+        )
+        work = Session(lease, recipe, record)
+        work.save()
+        try:
+            yield work
+        except BaseException as error:
+            record.state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            work.save()
+            raise
+        if record.state == "running":
+            record.state = "done"
+        work.save()
+
+
+def recorded_recipe(out: str | Path, **changes: Any) -> Recipe:
+    """The recipe of a run directory, from its run.json.
+
+    Raises:
+        RunDirectoryError: there is no run.json.
+        RecipeError: it no longer validates.
+    """
+    record = read_record(out)
+    if record is None:
+        raise RunDirectoryError(
+            f"{local_directory(out)} is no run directory (no run.json); give the output folder of "
+            "`vidcurate run`"
+        )
+    return from_raw(record.recipe, path=record.recipe_path, **changes)
+
+
+def run_score(
+    work: Session,
+    *,
+    limit: int | None = None,
+    retry: Retry | None = None,
+    on_progress: Progress | None = None,
+) -> ScoreResult:
+    """The score pass, with its totals added to the record."""
+    result = score(work.lease, work.recipe, limit=limit, retry=retry, on_progress=on_progress)
+    _add_totals(work.record.passes.setdefault("score", {}), result)
+    if result.interrupted:
+        work.record.state = "interrupted"
+    work.save()
+    return result
+
+
+def run_select(work: Session) -> dict[str, SelectReport]:
+    """All selections of the recipe; report by name."""
+    began = time.monotonic()
+    reports: dict[str, SelectReport] = {}
+    with tables.open(work.out) as run:
+        for name in work.recipe.select:
+            reports[name] = select(run, work.recipe, work.record.fingerprints, name)
+    work.record.passes["select"] = {
+        "wall_s": time.monotonic() - began,
+        "selections": {name: _plain(report) for name, report in reports.items()},
+    }
+    work.save()
+    return reports
+
+
+def _plain(report: SelectReport) -> dict[str, Any]:
+    values = asdict(report)
+    values["dropped"] = [
+        {"by": by, "reason": reason, "clips": n} for (by, reason), n in report.dropped.items()
+    ]
+    return values
+
+
+def _add_totals(record: dict[str, Any], result: ScoreResult) -> None:
+    """Add a call's work to the totals: a resumed run costs what all its calls cost."""
+    stats = result.stats
+    for key, value in (
+        ("wall_s", result.wall),
+        ("cpu_s", stats.cpu),
+        ("video_s", stats.decoded),
+        ("videos", stats.videos),
+        ("clips", stats.clips),
+    ):
+        record[key] = record.get(key, 0) + value
+    steps = record.setdefault("steps", {})
+    for step, done in stats.steps.items():
+        mine = steps.setdefault(step, {"seconds": 0.0, "calls": 0, "errors": 0, "nulls": 0})
+        for key, value in asdict(done).items():
+            mine[key] += value
+    record["decode_s"] = record["cpu_s"] - sum(s["seconds"] for s in steps.values())
+
+
+def _versions() -> dict[str, str]:
+    names = ("av", "duckdb", "numpy", "opencv-python-headless", "pyarrow", "scenedetect-headless")
+    return {
+        "vidcurate": vidcurate.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }
+
+
+def _forget(out: Path) -> None:
+    """Remove what a run directory holds; nothing else that lies there."""
+    for name in (*KEYS, "manifests", "media", "selections", "shards"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("run.json", "report.html"):
+        (out / name).unlink(missing_ok=True)
+
+
+def every_video_failed(out: Path) -> bool:
+    """True where the run has videos and all of them failed."""
+    with tables.open(out) as run:
+        counts = tables.summary(run)["videos"]
+    return bool(counts) and set(counts) == {"failed"}

@@ -1,0 +1,378 @@
+"""The driver of the score pass: hands out videos, commits what workers report.
+
+One process holds the lease of the run directory and publishes manifests; workers only write
+part files. What was committed is never lost, and what was not does not exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidcurate.clip import (
+    QUARANTINE_SCHEMA,
+    clip_schema,
+    source_fields,
+)
+from vidcurate.operator.base import RowFault, VideoRow
+from vidcurate.plan import ScorePlan
+from vidcurate.recipe.model import Recipe
+from vidcurate.run import tables, todo
+from vidcurate.run.acquire import is_url
+from vidcurate.run.commit import Committer
+from vidcurate.run.compact import compact
+from vidcurate.run.inline import run_inline
+from vidcurate.run.lease import Lease
+from vidcurate.run.manifest import Part, write_part
+from vidcurate.run.worker import Context, Report, Stats, Task, quarantine_row
+
+_MANY_PARTS = 16
+
+
+@dataclass
+class ScoreResult:
+    """What a call of the score pass did. `seen` counts source rows, `skipped` those done before."""
+
+    seen: int = 0
+    skipped: int = 0
+    faults: int = 0
+    stats: Stats = field(default_factory=Stats)
+    wall: float = 0.0
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Which of the quarantine to try again: transient faults, or all of them."""
+
+    everything: bool = False
+
+    @property
+    def condition(self) -> str:
+        """SQL on the quarantine."""
+        return "stage <> 'source'" if self.everything else "transient AND stage <> 'source'"
+
+
+def score(
+    lease: Lease,
+    recipe: Recipe,
+    *,
+    limit: int | None = None,
+    retry: Retry | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[ScoreResult, Stats], None] | None = None,
+) -> ScoreResult:
+    """Score what the recipe names and the run directory lacks.
+
+    Args:
+        lease: of the run directory, held.
+        recipe: validated.
+        limit: only the first that many videos in source order.
+        retry: also take these from the quarantine; no video that is new then.
+        workers: cores to use; default all of this machine (of the cluster with Ray).
+        on_progress: called after each video with the totals and what was added.
+
+    Raises:
+        UserError: the source or an operator cannot be used.
+        RunDirectoryError: results cannot be written.
+    """
+    began = time.monotonic()
+    driver = _Driver(lease, recipe, limit, retry, workers, on_progress)
+    with tables.open(lease.out) as run:
+        driver.prepare(run)
+        with stopping(driver.stop):
+            driver.work(run)
+    if driver.part_count() >= _MANY_PARTS:
+        compact(lease)
+    driver.result.wall = time.monotonic() - began
+    driver.result.interrupted = driver.stop.is_set()
+    return driver.result
+
+
+class _Driver:
+    def __init__(
+        self,
+        lease: Lease,
+        recipe: Recipe,
+        limit: int | None,
+        retry: Retry | None,
+        workers: int | None,
+        on_progress: Callable[[ScoreResult, Stats], None] | None,
+    ) -> None:
+        self.out = lease.out
+        self.recipe = recipe
+        self.limit = limit
+        self.retry = retry
+        self.stop = threading.Event()
+        self.result = ScoreResult()
+        self._on_progress = on_progress
+        self._workers = workers or len(os.sched_getaffinity(0))
+        self._committer = Committer(lease)
+        self._committer.clean()
+        self._todo = todo.Todo()
+        self._waiting: list[Report] = []
+        self._committed_at = time.monotonic()
+        self._finished: set[str] = set()
+        self._open_clips: dict[str, set[str]] = {}
+        self._faults: list[dict[str, Any]] = []
+
+    def prepare(self, run: tables.Run) -> None:
+        """Survey what there is to do."""
+        self._todo = todo.survey(run, self.recipe)
+        self._open_clips = {v: set(c) for v, c in self._todo.unfinished.items()}
+        schema = clip_schema(self.recipe)
+        older = [f for f in run.schema("clips") if f.name not in schema.names]
+        fields = source_fields(self.recipe)
+        self.context = Context(
+            out=self.out,
+            cache=cache_folder(),
+            plan=ScorePlan.of(self.recipe, {name: f.name for name, f in fields.items()}),
+            clip_schema=pa.schema([*schema, *older]),
+            acquire=self.recipe.acquire,
+            commit=self.recipe.commit,
+            workers=self._workers,
+            unfinished=self._todo.unfinished,
+        )
+
+    def work(self, run: tables.Run) -> None:
+        """Hand out the tasks and commit the reports."""
+        tasks = self._tasks(run)
+        if self.recipe.executor == "ray":
+            from vidcurate.run.on_ray import run_ray
+
+            results = run_ray(tasks, self.context, self.stop, address=self.recipe.address)
+        else:
+            results = run_inline(tasks, self.context, self.stop)
+        try:
+            for item in results:
+                if isinstance(item, Stats):
+                    self.result.stats.add(item)
+                    if self._on_progress is not None:
+                        self._on_progress(self.result, item)
+                else:
+                    self._waiting.append(item)
+                    self._commit_if_due()
+        finally:
+            self._commit()
+
+    def part_count(self) -> int:
+        """Parts of the clip table that a reader has to open now."""
+        with tables.open(self.out) as run:
+            return len(run.parts["clips"])
+
+    # ------------------------------------------------------------------ tasks
+
+    def _tasks(self, run: tables.Run) -> Iterator[Task]:
+        if self.retry is not None:
+            yield from self._retries(run, self.retry)
+            return
+        named = self._named() if self.limit is not None else None
+        yield from self._backfills(run, "false", named)
+        given: set[str] = set()
+        for row in self._rows():
+            if row.location in given:
+                self._fault(
+                    RowFault(
+                        row.location,
+                        "the video is named again further on; sort the table by video so that "
+                        "all its rows stand together",
+                        {"clips": len(row.clips)},
+                    )
+                )
+                continue
+            given.add(row.location)
+            known = self._known(row)
+            if known is None:
+                yield Task(row)
+            elif known.video_id in self._todo.resplit:
+                yield Task(row, retires=self._all_of(run, known.video_id))
+            else:
+                self.result.skipped += 1
+
+    def _rows(self) -> Iterator[VideoRow]:
+        for row in self.recipe.source_operator.videos():
+            if isinstance(row, RowFault):
+                self._fault(row)
+                continue
+            if self.limit is not None and self.result.seen >= self.limit:
+                return
+            self.result.seen += 1
+            yield row
+
+    def _named(self) -> set[str]:
+        """Locations of the first `limit` videos."""
+        found: set[str] = set()
+        for row in self.recipe.source_operator.videos():
+            if len(found) >= (self.limit or 0):
+                break
+            if isinstance(row, VideoRow):
+                found.add(row.location)
+        return found
+
+    def _known(self, row: VideoRow) -> todo.KnownVideo | None:
+        """The committed video of this row; None where it is new or its file has changed."""
+        known = self._todo.videos.get(row.location)
+        if known is None or is_url(row.location) or known.size_bytes is None:
+            return known
+        try:
+            same = Path(row.location).stat().st_size == known.size_bytes
+        except OSError:
+            same = True  # gone: what was scored of it stays
+        return known if same else None
+
+    def _backfills(self, run: tables.Run, also: str, named: set[str] | None) -> Iterator[Task]:
+        back = {column: name for name, column in self.context.plan.source_fields.items()}
+        for video, clips in todo.stale_clips(run, self.recipe, also):
+            if named is not None and video["location"] not in named:
+                continue
+            fields = {back[k]: v for k, v in clips[0].items() if k in back}
+            row = VideoRow(
+                location=video["location"],
+                key=video["source_key"],
+                dataset_id=video["dataset_id"],
+                fields=fields,
+            )
+            yield Task(
+                row,
+                clips=tuple(clips),
+                content_id=video["content_id"],
+                retires={"quarantine": self._faults_of(run, [c["clip_id"] for c in clips], video)},
+            )
+
+    def _retries(self, run: tables.Run, retry: Retry) -> Iterator[Task]:
+        failed = run.sql(
+            "SELECT q.video_id, any_value(q.location) AS location FROM quarantine q "
+            f"JOIN videos v USING (video_id) WHERE q.{retry.condition} AND v.state = 'failed' "
+            "GROUP BY q.video_id"
+        )
+        again = {r["location"]: r["video_id"] for r in failed.to_pylist()}
+        for row in self._rows():
+            if row.location in again:
+                yield Task(row, retires=self._all_of(run, again[row.location]))
+        clips = f"SELECT clip_id FROM quarantine WHERE {retry.condition} AND clip_id IS NOT NULL"
+        yield from self._backfills(run, f"c.clip_id IN ({clips})", None)
+
+    def _all_of(self, run: tables.Run, video: str) -> dict[str, tuple[str, ...]]:
+        """Ids of all committed rows of a video: its new results replace them."""
+        where = f"WHERE video_id = {tables.literal(video)}"
+        clips = run.sql(f"SELECT clip_id FROM clips {where}").column(0).to_pylist()
+        faults = run.sql(f"SELECT id FROM quarantine {where}").column(0).to_pylist()
+        return {"clips": tuple(clips), "quarantine": tuple(faults), "videos": (video,)}
+
+    def _faults_of(
+        self, run: tables.Run, clips: list[str], video: dict[str, Any]
+    ) -> tuple[str, ...]:
+        """Ids of quarantine rows that a new try on these clips replaces."""
+        ids = ", ".join(map(tables.literal, clips))
+        found = run.sql(
+            f"SELECT id FROM quarantine WHERE video_id = {tables.literal(video['video_id'])} "
+            f"AND (clip_id IN ({ids}) OR (clip_id IS NULL AND stage = 'acquire'))"
+        )
+        return tuple(found.column(0).to_pylist())
+
+    def _fault(self, fault: RowFault) -> None:
+        row = quarantine_row(
+            stage="source",
+            error="RowError",
+            message=f"{fault.where}: {fault.message}",
+            transient=False,
+            attempts=1,
+            operator=self.recipe.source.id,
+            payload={"where": fault.where, **fault.payload},
+        )
+        self.result.faults += 1
+        if row["id"] not in self._todo.source_faults:
+            self._todo.source_faults.add(row["id"])
+            self._faults.append(row)
+
+    # ------------------------------------------------------------------ commits
+
+    def _commit_if_due(self) -> None:
+        commit = self.recipe.commit
+        clips = sum(len(c) for r in self._waiting for c in r.clips.values())
+        if clips >= commit.clips or time.monotonic() - self._committed_at >= commit.every:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Publish all that was reported since the last commit, in one manifest."""
+        reports, self._waiting = self._waiting, []
+        parts: dict[str, list[Part]] = {}
+        retire: dict[str, list[str]] = {}
+        for report in reports:
+            self._deduplicate(report)
+            for table, part in report.parts.items():
+                parts.setdefault(table, []).append(part)
+            for table, ids in report.retires.items():
+                retire.setdefault(table, []).extend(ids)
+        faults, self._faults = self._faults, []
+        if faults:
+            data = pa.Table.from_pylist(faults, QUARANTINE_SCHEMA)
+            parts.setdefault("quarantine", []).append(write_part(self.out, "quarantine", data))
+        if parts or retire:
+            self._committer.commit("score", parts, retire)
+        self._committed_at = time.monotonic()
+        if self.recipe.acquire.keep_sources == "never":
+            for path in (p for r in reports for p in r.downloads):
+                path.unlink(missing_ok=True)
+
+    def _deduplicate(self, report: Report) -> None:
+        """Drop rows that another try of the same video has committed before."""
+        again = {v for v in report.finished if v in self._finished}
+        doubled: set[str] = set()
+        for video, clips in report.clips.items():
+            before = self._open_clips.setdefault(video, set())
+            doubled |= set(clips) if video in again else before & set(clips)
+            before |= set(clips)
+        for video in report.finished:
+            self._finished.add(video)
+            self._open_clips.pop(video, None)
+        if doubled and "clips" in report.parts:
+            report.parts["clips"] = self._without(
+                report.parts["clips"], "clips", "clip_id", doubled
+            )
+        if again and "videos" in report.parts:
+            report.parts["videos"] = self._without(
+                report.parts["videos"], "videos", "video_id", again
+            )
+
+    def _without(self, part: Part, table: str, key: str, ids: set[str]) -> Part:
+        rows = pq.read_table(self.out / part.path)
+        keep = [value not in ids for value in rows.column(key).to_pylist()]
+        return write_part(self.out, table, rows.filter(pa.array(keep)))
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept, shared between runs: $VIDCURATE_CACHE or ~/.cache/vidcurate."""
+    return Path(os.environ.get("VIDCURATE_CACHE") or Path.home() / ".cache" / "vidcurate")
+
+
+@contextlib.contextmanager
+def stopping(stop: threading.Event) -> Iterator[None]:
+    """While the block runs, the first Ctrl-C or SIGTERM sets `stop`, a second ends at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

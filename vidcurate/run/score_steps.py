@@ -1,0 +1,232 @@
+"""Runs the score steps on final clips: catches, counts, times, batches, applies gates.
+
+This is the one place that catches whatever an operator raises.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vidcurate.errors import ScoreError
+from vidcurate.media.frames import FrameBatch, Frames, MotionVectors
+from vidcurate.operator.base import Clip, Scorer
+from vidcurate.operator.columns import MAIN, Column, column_name
+from vidcurate.recipe.model import Step
+
+
+@dataclass
+class StepStats:
+    """What one step did and cost: CPU seconds, clips seen, errors, nulls."""
+
+    seconds: float = 0.0
+    calls: int = 0
+    errors: int = 0
+    nulls: int = 0
+
+
+@dataclass
+class Pending:
+    """One clip on its way through the steps; `row` becomes its row in the clip table."""
+
+    clip: Clip
+    row: dict[str, Any]
+    frames: Callable[[Frames], FrameBatch]
+    vectors: Callable[[float], tuple[MotionVectors, ...]]
+    audit: bool
+    gated_by: str | None = None
+    failed_by: str | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An operator's error on one clip."""
+
+    clip_id: str
+    step: str
+    operator: str
+    error: str
+    message: str
+
+
+class StepRunner:
+    """The score steps of a recipe, with their operators set up.
+
+    Args:
+        steps: in recipe order.
+        fingerprints: step id -> fingerprint of its results.
+    """
+
+    def __init__(self, steps: Sequence[Step], fingerprints: Mapping[str, str]) -> None:
+        self.steps = list(steps)
+        self.fingerprints = fingerprints
+        self.stats = {step.id: StepStats() for step in steps}
+        self._ready: set[str] = set()
+
+    @property
+    def group_size(self) -> int:
+        """How many clips are best run together."""
+        return max((_scorer(s).batch_size for s in self.steps), default=1)
+
+    def run(self, group: Sequence[Pending]) -> Iterator[Failure | None]:
+        """Score the clips; their rows are filled in place. Yields failures and signs of life."""
+        for step in self.steps:
+            waiting = [p for p in group if p.gated_by is None and not self._is_current(p, step)]
+            size = _scorer(step).batch_size
+            for at in range(0, len(waiting), size):
+                yield from self._score(step, waiting[at : at + size])
+                yield None
+            if step.gate and not step.report_only:
+                for pending in group:
+                    if pending.gated_by is None and not pending.audit:
+                        self._apply_gate(step, pending)
+        for pending in group:
+            row = pending.row
+            if pending.failed_by is not None:
+                row["score_status"], row["score_by"] = "failed", pending.failed_by
+            elif pending.gated_by is not None:
+                row["score_status"], row["score_by"] = "gated", pending.gated_by
+            else:
+                row["score_status"], row["score_by"] = "scored", None
+
+    def _is_current(self, pending: Pending, step: Step) -> bool:
+        return bool(pending.row["fingerprints"].get(step.id) == self.fingerprints[step.id])
+
+    def _apply_gate(self, step: Step, pending: Pending) -> None:
+        for name, threshold in step.thresholds.items():
+            column = column_name(step.id, name)
+            if column in pending.row and threshold.violated(pending.row[column]):
+                pending.gated_by = step.id
+
+    def _setup(self, step: Step) -> None:
+        if step.id not in self._ready:
+            step.operator.setup()
+            self._ready.add(step.id)
+
+    def _score(self, step: Step, batch: Sequence[Pending]) -> Iterator[Failure]:
+        stats = self.stats[step.id]
+        began = time.process_time()
+        self._setup(step)  # its errors are no clip's fault: they end the run
+        operator = _scorer(step)
+        clips = [self._clip(operator, p) for p in batch]
+        results: list[Any]
+        try:
+            results = list(operator.score_batch(clips))
+            if len(results) != len(batch):
+                raise ScoreError(f"score_batch gave {len(results)} results for {len(batch)} clips")
+        except Exception as error:  # noqa: BLE001 (the runner catches for all operators)
+            # A batch must not fail for one clip: try them one by one.
+            results = [error] if len(batch) == 1 else [_one(operator, clip) for clip in clips]
+        for pending, result in zip(batch, results, strict=True):
+            stats.calls += 1
+            failure = self._keep(step, pending, result, stats)
+            if failure is not None:
+                yield failure
+        stats.seconds += time.process_time() - began
+
+    def _clip(self, operator: Scorer, pending: Pending) -> Clip:
+        request = operator.request()
+        fps = operator.motion_vector_fps()
+        values = dict(vars(pending.clip))
+        values["scores"] = {**pending.scores}
+        values["frames"] = pending.frames(request) if request is not None else None
+        values["motion_vectors"] = pending.vectors(fps) if fps is not None else ()
+        return Clip(**values)
+
+    def _keep(self, step: Step, pending: Pending, result: Any, stats: StepStats) -> Failure | None:
+        operator = _scorer(step)
+        values: dict[str, Any] | None = None
+        error: Exception | None = result if isinstance(result, Exception) else None
+        if error is None:
+            try:
+                values = field_values(operator, result)
+            except ScoreError as caught:
+                error = caught
+        if error is not None:
+            stats.errors += 1
+            values = dict.fromkeys(operator.columns)
+            if step.on_error == "fail":
+                pending.failed_by = pending.failed_by or step.id
+        assert values is not None
+        stats.nulls += any(v is None for v in values.values())
+        named = {column_name(step.id, name): value for name, value in values.items()}
+        pending.row.update(named)
+        pending.scores.update(named)
+        mark = "!" if error is not None and step.on_error == "fail" else ""
+        pending.row["fingerprints"][step.id] = mark + self.fingerprints[step.id]
+        if error is None or step.on_error == "skip":
+            return None
+        return Failure(
+            clip_id=pending.row["clip_id"],
+            step=step.id,
+            operator=operator.name,
+            error=type(error).__name__,
+            message=str(error) or type(error).__name__,
+        )
+
+
+def _scorer(step: Step) -> Scorer:
+    assert isinstance(step.operator, Scorer)
+    return step.operator
+
+
+def _one(operator: Scorer, clip: Clip) -> Any:
+    try:
+        return operator.score_batch([clip])[0]
+    except Exception as error:  # noqa: BLE001 (as above)
+        return error
+
+
+def field_values(operator: Scorer, result: Any) -> dict[str, Any]:
+    """A scorer's result as field -> plain value; None gives null in every column.
+
+    Raises:
+        ScoreError: unknown or missing fields, a NaN, or a value of another type.
+    """
+    columns = operator.columns
+    if result is None:
+        return dict.fromkeys(columns)
+    if not isinstance(result, Mapping):
+        if len(columns) != 1 and MAIN not in columns:
+            raise ScoreError(
+                f"operator {operator.name!r} returned a bare value but has several columns: "
+                f"{', '.join(columns)}"
+            )
+        result = {MAIN if MAIN in columns else next(iter(columns)): result}
+    unknown = sorted(set(result) - set(columns))
+    if unknown:
+        raise ScoreError(
+            f"operator {operator.name!r} returned {', '.join(map(repr, unknown))}, "
+            f"which it does not declare in columns ({', '.join(columns)})"
+        )
+    return {name: _plain(operator, name, spec, result.get(name)) for name, spec in columns.items()}
+
+
+def _plain(operator: Scorer, name: str, spec: Column, value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if value is None:
+        return None
+    where = f"operator {operator.name!r}, column {name or operator.name!r}"
+    if isinstance(value, float) and math.isnan(value):
+        raise ScoreError(f"{where}: NaN is no score; return None where there is no verdict")
+    fits = {
+        "bool": isinstance(value, bool),
+        "int32": isinstance(value, int) and not isinstance(value, bool),
+        "int64": isinstance(value, int) and not isinstance(value, bool),
+        "float32": isinstance(value, int | float) and not isinstance(value, bool),
+        "float64": isinstance(value, int | float) and not isinstance(value, bool),
+        "string": isinstance(value, str),
+    }.get(spec.dtype, isinstance(value, list | tuple))
+    if not fits:
+        raise ScoreError(f"{where}: {json.dumps(value, default=str)[:80]} is no {spec.dtype}")
+    return value

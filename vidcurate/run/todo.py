@@ -1,0 +1,160 @@
+"""What a run still has to do, and why: by fingerprint, from the committed tables.
+
+`vidcurate plan` prints it; the score pass works it off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from vidcurate.operator.columns import column_name
+from vidcurate.plan import fingerprints
+from vidcurate.recipe.model import Recipe, Step
+from vidcurate.run.tables import Run, literal, quoted
+from vidcurate.select import violation
+
+_BATCH_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class KnownVideo:
+    """A committed video, as far as resume needs it."""
+
+    video_id: str
+    size_bytes: int | None
+    state: str
+    split_fingerprint: str
+
+
+@dataclass
+class Todo:
+    """What a run has to do besides videos that it has not seen.
+
+    videos: committed videos by location. resplit: video ids whose clips are of another splitter.
+    backfill: number of clips with steps to run. reasons: step id -> clips that lack its result.
+    unfinished: committed clip ids of videos that are not done.
+    """
+
+    videos: dict[str, KnownVideo] = field(default_factory=dict)
+    resplit: set[str] = field(default_factory=set)
+    backfill: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    unfinished: dict[str, frozenset[str]] = field(default_factory=dict)
+    source_faults: set[str] = field(default_factory=set)
+
+
+def survey(run: Run, recipe: Recipe) -> Todo:
+    """Read from the committed tables what this recipe still has to do."""
+    prints = fingerprints(recipe)
+    todo = Todo()
+    rows = run.sql("SELECT location, video_id, size_bytes, state, split_fingerprint FROM videos")
+    for row in _rows(rows):
+        todo.videos[row.pop("location")] = KnownVideo(**row)
+    todo.resplit = {
+        v.video_id for v in todo.videos.values() if v.split_fingerprint != prints["split"]
+    }
+    stale = _stale(recipe, prints, _types(run))
+    done = f"v.split_fingerprint = {literal(prints['split'])}"
+    counted = ", ".join(
+        f"count(*) FILTER (WHERE {_lacks(step, prints)}) AS {quoted(step.id)}"
+        for step in recipe.score
+    )
+    counts = run.sql(
+        f"SELECT count(*) AS clips{', ' if counted else ''}{counted} FROM clips "
+        f"JOIN videos v USING (video_id) WHERE {done} AND ({stale})"
+    ).to_pylist()[0]
+    todo.backfill = counts.pop("clips")
+    todo.reasons = {step: n for step, n in counts.items() if n}
+    unfinished = run.sql(
+        "SELECT video_id, list(clip_id) AS clips FROM clips "
+        "WHERE video_id NOT IN (SELECT video_id FROM videos) GROUP BY video_id"
+    )
+    todo.unfinished = {r["video_id"]: frozenset(r["clips"]) for r in _rows(unfinished)}
+    faults = run.sql("SELECT id FROM quarantine WHERE stage = 'source'")
+    todo.source_faults = set(faults.column("id").to_pylist())
+    return todo
+
+
+def stale_clips(
+    run: Run, recipe: Recipe, also: str = "false"
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Videos whose clips have steps to run, with the whole rows of those clips.
+
+    Args:
+        run: the committed tables.
+        recipe: of this run.
+        also: a SQL condition on clips for more of them (a retry).
+
+    Yields:
+        the video's row and its clips' rows; `fingerprints` are dicts.
+    """
+    prints = fingerprints(recipe)
+    stale = _stale(recipe, prints, _types(run))
+    with run.connect() as connection:
+        reader = connection.sql(
+            "SELECT c.* FROM clips c JOIN videos v USING (video_id) "
+            f"WHERE v.split_fingerprint = {literal(prints['split'])} "
+            f'AND (({stale}) OR ({also})) ORDER BY c.video_id, c.start, c."end"'
+        ).to_arrow_reader(_BATCH_ROWS)
+        group: list[dict[str, Any]] = []
+        for batch in reader:
+            for row in batch.to_pylist():
+                row["fingerprints"] = dict(row["fingerprints"])
+                if group and group[0]["video_id"] != row["video_id"]:
+                    yield _video(run, group), group
+                    group = []
+                group.append(row)
+        if group:
+            yield _video(run, group), group
+
+
+def _video(run: Run, group: list[dict[str, Any]]) -> dict[str, Any]:
+    where = f"video_id = {literal(group[0]['video_id'])}"
+    row: dict[str, Any] = run.table("videos", where=where).to_pylist()[0]
+    return row
+
+
+def _lacks(step: Step, prints: Mapping[str, str]) -> str:
+    """SQL: the clip has no result of the step's current fingerprint ("!" marks a failed try)."""
+    current = prints[step.id]
+    return (
+        f"coalesce(fingerprints[{literal(step.id)}], '') "
+        f"NOT IN ({literal(current)}, {literal('!' + current)})"
+    )
+
+
+def _stale(recipe: Recipe, prints: Mapping[str, str], types: Mapping[str, str]) -> str:
+    """SQL: some step has to run on the clip; a gate that fails spares the later ones."""
+    # Same choice as plan.in_audit.
+    audit = (
+        "CAST('0x' || substr(sha256('audit:' || clip_id), 1, 16) AS UBIGINT) "
+        f"< {int(recipe.audit * 2**64)}"
+        if 0 < recipe.audit < 1
+        else str(recipe.audit >= 1).lower()
+    )
+    condition = "false"
+    for step in reversed(recipe.score):
+        if step.gate and not step.report_only:
+            columns = {column_name(step.id, n): t for n, t in step.thresholds.items()}
+            failing = [violation(t, c, types[c]) for c, t in columns.items() if c in types]
+            if failing:
+                gated = " OR ".join(failing)
+                condition = f"(({audit}) OR NOT coalesce({gated}, false)) AND ({condition})"
+        condition = f"({_lacks(step, prints)}) OR ({condition})"
+    edited = f"coalesce(fingerprints['edit'], '') <> {literal(prints['edit'])}"
+    return f"({edited}) OR ({condition})"
+
+
+def _types(run: Run) -> dict[str, str]:
+    """Columns of the clip table with their DuckDB types."""
+    rows = run.sql("DESCRIBE clips").to_pylist()
+    return {row["column_name"]: row["column_type"] for row in rows}
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(_BATCH_ROWS):
+        yield from batch.to_pylist()

@@ -1,0 +1,407 @@
+"""One worker of the score pass: acquires a video, has it scored in a child process, keeps the
+rows and writes them as parts. Both executors run this same worker, one per core.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vidcurate.clip import (
+    QUARANTINE_SCHEMA,
+    RIGHTS,
+    VIDEO_SCHEMA,
+    content_edges,
+    file_key,
+    short_hash,
+    url_key,
+    video_id,
+)
+from vidcurate.errors import (
+    AcquireError,
+    DataError,
+    WorkerCrashError,
+    WorkerMemoryError,
+    WorkerTimeoutError,
+)
+from vidcurate.operator.base import VideoRow
+from vidcurate.plan import ScorePlan
+from vidcurate.recipe.model import Acquire, Commit
+from vidcurate.run.acquire import acquire, is_url
+from vidcurate.run.child import Child
+from vidcurate.run.manifest import Part, write_part
+from vidcurate.run.score_steps import StepStats
+from vidcurate.run.score_video import Faulty, Scored, VideoDone, VideoJob
+
+_TARGET = "vidcurate.run.score_video:score_video"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One video for a worker.
+
+    clips: committed rows to score again; None: the whole video. retires: ids by table whose
+    committed rows this video's results replace. content_id: what the bytes must still be.
+    """
+
+    row: VideoRow
+    clips: tuple[Mapping[str, Any], ...] | None = None
+    retires: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    content_id: str | None = None
+
+    @property
+    def is_new_split(self) -> bool:
+        """True where the video's committed clips go when its new ones come."""
+        return "clips" in self.retires
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every worker of a run shares; plain values that pickle.
+
+    unfinished: ids of committed clips of videos that are not done, by video. workers: how many
+    share the commit interval's clips.
+    """
+
+    out: Path
+    cache: Path
+    plan: ScorePlan
+    clip_schema: pa.Schema
+    acquire: Acquire
+    commit: Commit
+    workers: int
+    unfinished: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass
+class Stats:
+    """What a stretch of work did and cost. Seconds are of CPU, `decoded` of source time."""
+
+    videos: int = 0
+    failed: int = 0
+    clips: int = 0
+    decoded: float = 0.0
+    cpu: float = 0.0
+    quarantined: int = 0
+    steps: dict[str, StepStats] = field(default_factory=dict)
+
+    def add(self, other: Stats) -> None:
+        """Add another stretch to this one."""
+        self.videos += other.videos
+        self.failed += other.failed
+        self.clips += other.clips
+        self.decoded += other.decoded
+        self.cpu += other.cpu
+        self.quarantined += other.quarantined
+        for step, stats in other.steps.items():
+            mine = self.steps.setdefault(step, StepStats())
+            mine.seconds += stats.seconds
+            mine.calls += stats.calls
+            mine.errors += stats.errors
+            mine.nulls += stats.nulls
+
+
+@dataclass
+class Report:
+    """Parts that wait for the driver's commit, with the ids that they hold and retire."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    clips: dict[str, list[str]] = field(default_factory=dict)  # video id -> clip ids
+    finished: list[str] = field(default_factory=list)  # ids of videos that are done with
+    retires: dict[str, list[str]] = field(default_factory=dict)
+    downloads: list[Path] = field(default_factory=list)  # of finished videos
+    stats: Stats = field(default_factory=Stats)
+
+
+class Worker:
+    """Scores videos one after the other.
+
+    Args:
+        context: of the run.
+        stop: when set, the video at hand is given up; its clips so far are kept.
+        on_progress: called with what was done since the last call, for display.
+        deliver: called with a report whenever one is due.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        stop: threading.Event,
+        deliver: Callable[[Report], None],
+        on_progress: Callable[[Stats], None],
+    ) -> None:
+        self.context = context
+        self.stop = stop
+        self._deliver = deliver
+        self._on_progress = on_progress
+        self._child = Child(context.plan.limits)
+        self._key = short_hash(repr(context.plan))
+        self._rows: dict[str, list[dict[str, Any]]] = {"clips": [], "videos": [], "quarantine": []}
+        self._report = Report()
+        self._flushed = time.monotonic()
+        # Of the video at hand: what may not be committed before the video is finished.
+        self._held: dict[str, list[dict[str, Any]]] = {"clips": [], "quarantine": []}
+        self._emitted: set[str] = set()
+
+    def close(self) -> None:
+        """Deliver what is left and end the child."""
+        self.flush()
+        self._child.close()
+
+    def process(self, task: Task) -> None:
+        """Score one video; its faults become rows of the quarantine."""
+        before = len(self._rows["quarantine"])
+        self._emitted = set()
+        try:
+            job = self._job(task)
+        except DataError as error:
+            identity, key = _names_of(task.row)
+            self._video_failed("acquire", task, identity, key, error, 1)
+            stats = Stats(failed=1)
+        else:
+            stats = self._attempts(task, job)
+        self._held = {table: [] for table in self._held}  # a stopped video: read again next time
+        if self.stop.is_set():
+            return
+        stats.videos = 1
+        stats.quarantined = len(self._rows["quarantine"]) - before
+        self._report.stats.add(stats)
+        self._on_progress(stats)
+        self._flush_if_due()
+
+    def flush(self) -> None:
+        """Write the rows so far as parts and deliver them."""
+        self._flushed = time.monotonic()
+        schemas = {
+            "clips": self.context.clip_schema,
+            "videos": VIDEO_SCHEMA,
+            "quarantine": QUARANTINE_SCHEMA,
+        }
+        report, self._report = self._report, Report()
+        for table, rows in self._rows.items():
+            if rows:
+                data = pa.Table.from_pylist([_arrow_row(r) for r in rows], schemas[table])
+                report.parts[table] = write_part(self.context.out, table, data)
+                self._rows[table] = []
+        if report.parts or report.retires or report.stats.videos:
+            self._deliver(report)
+
+    # ------------------------------------------------------------------ one video
+
+    def _job(self, task: Task) -> VideoJob:
+        row = task.row
+        path = acquire(row, self.context.acquire, self.context.cache)
+        try:
+            size, digest = content_edges(path)
+        except OSError as error:
+            raise AcquireError(f"{path}: cannot be read: {error.strerror}") from error
+        content_id = short_hash(f"{size}:{digest}")
+        if task.content_id not in (None, content_id):
+            raise AcquireError(
+                f"{path}: is not the file that was split before; run with --fresh, or put it back"
+            )
+        if row.key is not None:
+            key = row.key
+        elif is_url(row.location):
+            key = url_key(row.location)
+        else:
+            key = file_key(row.relative or row.location, size, digest)
+        identity = video_id(key)
+        return VideoJob(
+            video_id=identity,
+            source_key=key,
+            content_id=content_id,
+            row=row,
+            path=path,
+            skip=frozenset()
+            if task.is_new_split
+            else self.context.unfinished.get(identity, frozenset()),
+            clips=task.clips,
+            media=self.context.out if self.context.plan.media == "clips" else None,
+        )
+
+    def _attempts(self, task: Task, job: VideoJob) -> Stats:
+        attempts = self.context.plan.limits.attempts
+        for attempt in range(1, attempts + 1):
+            try:
+                return self._once(task, job)
+            except (WorkerCrashError, WorkerTimeoutError, WorkerMemoryError) as error:
+                if attempt < attempts:
+                    # Clips that came before the crash are good; faults are found anew.
+                    self._held["quarantine"] = []
+                    job = self._skipping(job)
+                    continue
+                self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
+            except DataError as error:
+                self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
+            break
+        return Stats(failed=1)
+
+    def _skipping(self, job: VideoJob) -> VideoJob:
+        done = self._emitted
+        clips = job.clips
+        if clips is not None:
+            clips = tuple(c for c in clips if c["clip_id"] not in done)
+        return replace(job, skip=job.skip | done, clips=clips)
+
+    def _once(self, task: Task, job: VideoJob) -> Stats:
+        stats = Stats()
+        for message in self._child.run(_TARGET, (self._key, self.context.plan, job)):
+            if isinstance(message, Scored):
+                self._emitted.add(message.row["clip_id"])
+                self._held["clips"].append(message.row)
+                stats.clips += 1
+                if not task.is_new_split:
+                    self._release(job.video_id, is_backfill=job.clips is not None)
+                    self._flush_if_due()
+            elif isinstance(message, Faulty):
+                self._clip_failed(job, message)
+            elif isinstance(message, VideoDone):
+                if message.row is not None:
+                    self._rows["videos"].append(message.row)
+                stats.decoded, stats.cpu, stats.steps = message.seconds, message.cpu, message.steps
+                self._finish(task, job.video_id, job.path)
+            if self.stop.is_set():
+                self._child.close()
+                break
+        return stats
+
+    def _finish(self, task: Task, identity: str, path: Path | None) -> None:
+        for table, ids in task.retires.items():
+            self._retire(table, ids)
+        self._release(identity, is_backfill=False)
+        self._rows["quarantine"] += self._held["quarantine"]
+        self._held["quarantine"] = []
+        self._report.finished.append(identity)
+        if path is not None and path.is_relative_to(self.context.cache):
+            self._report.downloads.append(path)
+
+    def _release(self, identity: str, *, is_backfill: bool) -> None:
+        """Let the held clips of a video be committed."""
+        rows, self._held["clips"] = self._held["clips"], []
+        ids = [row["clip_id"] for row in rows]
+        self._rows["clips"] += rows
+        if ids:
+            self._report.clips.setdefault(identity, []).extend(ids)
+        if is_backfill:
+            self._retire("clips", ids)
+
+    def _retire(self, table: str, ids: Iterable[str]) -> None:
+        self._report.retires.setdefault(table, []).extend(ids)
+
+    # ------------------------------------------------------------------ failures
+
+    def _video_failed(
+        self, stage: str, task: Task, identity: str, key: str, error: DataError, attempts: int
+    ) -> None:
+        self._rows["quarantine"].append(
+            quarantine_row(
+                stage=stage,
+                error=type(error).__name__,
+                message=str(error),
+                transient=error.is_transient,
+                attempts=attempts,
+                video=identity,
+                location=task.row.location,
+                payload={"row": _plain_row(task.row)},
+            )
+        )
+        if task.clips is None:
+            row = dict.fromkeys(VIDEO_SCHEMA.names)
+            row.update(
+                video_id=identity,
+                source_key=key,
+                source=self.context.plan.source,
+                dataset_id=task.row.dataset_id,
+                location=task.row.location,
+                state="failed",
+                reason=str(error).splitlines()[0],
+                split_fingerprint=self.context.plan.fingerprints["split"],
+                **{name: task.row.rights.get(name, "unknown") for name in RIGHTS},
+            )
+            self._rows["videos"].append(row)
+        self._finish(task, identity, None)
+
+    def _clip_failed(self, job: VideoJob, fault: Faulty) -> None:
+        self._held["quarantine"].append(
+            quarantine_row(
+                stage=fault.stage,
+                error=fault.error,
+                message=fault.message,
+                transient=False,
+                attempts=1,
+                video=job.video_id,
+                clip=fault.clip_id,
+                operator=fault.step or fault.operator,
+                location=job.row.location,
+                payload={"row": _plain_row(job.row), "interval": fault.interval},
+            )
+        )
+
+    def _flush_if_due(self) -> None:
+        commit = self.context.commit
+        clips = len(self._rows["clips"])
+        late = time.monotonic() - self._flushed >= commit.every
+        if late or clips * self.context.workers >= commit.clips:
+            self.flush()
+
+
+def quarantine_row(
+    *,
+    stage: str,
+    error: str,
+    message: str,
+    transient: bool,
+    attempts: int,
+    payload: Mapping[str, Any],
+    video: str | None = None,
+    clip: str | None = None,
+    operator: str | None = None,
+    location: str | None = None,
+) -> dict[str, Any]:
+    """A row of the quarantine table; its id is of what failed, not of how."""
+    place = (
+        stage,
+        video or location,
+        clip or payload.get("interval"),
+        operator,
+        payload.get("where"),
+    )
+    return {
+        "id": short_hash(json.dumps(place)),
+        "stage": stage,
+        "operator": operator,
+        "video_id": video,
+        "clip_id": clip,
+        "location": location,
+        "error": error,
+        "message": message,
+        "attempts": attempts,
+        "transient": transient,
+        "payload": json.dumps(payload, default=str, sort_keys=True),
+    }
+
+
+def _names_of(row: VideoRow) -> tuple[str, str]:
+    """Video id and source key of a row whose bytes could not be had."""
+    key = row.key or (url_key(row.location) if is_url(row.location) else f"file:{row.location}")
+    return video_id(key), key
+
+
+def _plain_row(row: VideoRow) -> dict[str, Any]:
+    return asdict(row)
+
+
+def _arrow_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with maps as pyarrow takes them: a list of pairs."""
+    prints = row.get("fingerprints")
+    return (
+        {**row, "fingerprints": sorted(prints.items())} if isinstance(prints, dict) else dict(row)
+    )
