@@ -1,8 +1,10 @@
-"""Small pictures of single moments of a video, by seeking."""
+"""Small pictures of single moments of a video."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from vidcurate.media.convert import Converter
@@ -12,45 +14,60 @@ from vidcurate.media.probe import probe
 from vidcurate.media.video import Box
 from vidcurate.recipe.model import Limits
 
+# A moment this many seconds ahead is reached by decoding on, one farther by seeking: a seek
+# decodes a group of pictures over again, and these last from 0.5 to 10 seconds.
+_NEAR = 3.0
 
-class Thumbnails:
-    """Frames of one video, scaled to fit a box; never enlarged.
+
+@dataclass(frozen=True)
+class Moment:
+    """A picture that is wanted: the first frame at or after `time` and before `end`.
+
+    key: the caller's name for it. time, end: seconds of source time (0 is the first decodable
+    frame). crop: part of the picture, in display pixels; None is all of it.
+    """
+
+    key: str
+    time: float
+    end: float
+    crop: Box | None = None
+
+
+def thumbnails(
+    path: Path, moments: Iterable[Moment], *, box: tuple[int, int]
+) -> Iterator[tuple[Moment, Pixels]]:
+    """The pictures of a video's moments, in the order of their times.
 
     Args:
         path: a local video file.
-        box: largest width and height of a picture in pixels.
+        moments: those wanted; one without a frame is left out.
+        box: largest width and height of a picture in pixels; none is enlarged.
+
+    Yields:
+        a moment and its picture, uint8 RGB (H, W, 3), display-oriented.
 
     Raises:
-        DataError: the file cannot be opened or decoded (see `vidcurate.media.probe`).
+        DataError: the file cannot be opened or decoded (see `probe` and `Decoder`).
     """
-
-    def __init__(self, path: Path, *, box: tuple[int, int]) -> None:
-        limits = Limits()
-        self.info = probe(path, max_pixels=limits.max_pixels, max_duration=limits.max_duration)
-        self.box = box
-        self._converter = Converter(self.info, hdr="tonemap")
-
-    def at(self, times: Sequence[float], *, end: float, crop: Box | None = None) -> list[Pixels]:
-        """The first frame at or after each of `times`, before `end`; fewer where there is none.
-
-        Args:
-            times: seconds of source time (0 is the first decodable frame).
-            end: seconds; frames from here on belong to another clip.
-            crop: part of the picture, in display pixels; None is all of it.
-
-        Returns:
-            uint8 RGB, each (H, W, 3), display-oriented.
-
-        Raises:
-            DecodeError: the decoder gave up.
-        """
-        width, height = (crop.width, crop.height) if crop else (self.info.width, self.info.height)
-        scale = min(1.0, self.box[0] / width, self.box[1] / height)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        found = []
-        for time in times:
-            with Decoder(self.info) as decoder:
-                for decoded in decoder.frames(time, end):
-                    found.append(self._converter.rgb(decoded.frame, *size, crop))
+    limits = Limits()
+    info = probe(path, max_pixels=limits.max_pixels, max_duration=limits.max_duration)
+    converter = Converter(info, hdr="tonemap")
+    waiting = deque(sorted(moments, key=lambda moment: moment.time))
+    while waiting:
+        with Decoder(info) as decoder:
+            for decoded in decoder.frames(waiting[0].time):
+                while waiting and waiting[0].time <= decoded.time:
+                    moment = waiting.popleft()
+                    if decoded.time < moment.end:
+                        part = moment.crop or Box(0, 0, info.width, info.height)
+                        size = _fit(part.width, part.height, box)
+                        yield moment, converter.rgb(decoded.frame, *size, moment.crop)
+                if not waiting or waiting[0].time > decoded.time + _NEAR:
                     break
-        return found
+            else:
+                return  # the video ends before the others
+
+
+def _fit(width: int, height: int, box: tuple[int, int]) -> tuple[int, int]:
+    scale = min(1.0, box[0] / width, box[1] / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ def _facts(run: Run, recipe: Recipe, selection: str) -> dict[str, Any]:
             kept=found.kept,
             fingerprints=fingerprints,
         )
-        sheets.picture(run.out, pictures)
+        sheets.take_pictures(pictures)
     packed = figures.buckets(run, selection)
     index = _json(run.out / "shards" / selection / "index.json")
     score = passes.get("score") or {}
@@ -112,7 +111,7 @@ def _facts(run: Run, recipe: Recipe, selection: str) -> dict[str, Any]:
         "speed": score["video_s"] / cpu if cpu and score.get("video_s") else None,
         "funnel": _funnel(totals, found, packed, index) if found else [],
         "overview": _overview(found) if found else None,
-        "scores": [(step, list(its)) for step, its in groupby(spreads, key=lambda it: it.step)],
+        "scores": spreads,
         "limits": limits,
         "label_bars": label_bars,
         "sheets": pictures,
@@ -242,9 +241,9 @@ def limits(it: Distribution) -> str:
         return ""
     words = []
     if limit.min is not None:
-        words.append(f"at least {format.value(limit.min)}")
+        words.append(f"at least {format.limit(limit.min)}")
     if limit.max is not None:
-        words.append(f"at most {format.value(limit.max)}")
+        words.append(f"at most {format.limit(limit.max)}")
     if limit.allow is not None:
         words.append("one of " + ", ".join(map(str, limit.allow)))
     if limit.deny is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -50,6 +51,8 @@ def histogram(it: Distribution) -> Markup:
     tallest = max(b.clips for b in it.bins) or 1
 
     def at(x: float) -> float:
+        if it.log:
+            return _WIDTH * math.log(x / low) / math.log(high / low)
         return _WIDTH * (x - low) / (high - low)
 
     marks = []
@@ -90,7 +93,7 @@ def histogram(it: Distribution) -> Markup:
                 at(x) + (-5 if before else 5),
                 "end" if before else "start",
                 word,
-                format.value(float(x)),
+                format.limit(x),
             )
         )
     first = ("≤ " if it.low is not None and it.low < low else "") + format.value(low)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from vidcurate.operator.base import Scorer
@@ -198,9 +199,9 @@ class Bin:
 class Distribution:
     """One score column over all clips that have the step's current result.
 
-    bins: of a numeric column; labels: (label, clips, passes) of one with few values, largest
-    or lowest first. spared: clips that a gate spared (or that are not judged yet).
-    failing: clips that the threshold drops; None without one.
+    bins: of a numeric column; log: they are equally wide in the logarithm. labels: (label, clips,
+    passes) of a column with few values, largest or lowest first. spared: clips that a gate spared
+    (or that are not judged yet). failing: clips that the threshold drops; None without one.
     """
 
     column: str
@@ -216,6 +217,7 @@ class Distribution:
     high: float | None = None
     median: float | None = None
     distinct: int = 0
+    log: bool = False
     bins: list[Bin] = field(default_factory=list)
     labels: list[tuple[str, int, bool]] = field(default_factory=list)
     other_labels: int = 0
@@ -228,10 +230,11 @@ def nice_step(width: float, whole: bool) -> float:
     return max(1.0, math.ceil(step)) if whole else step
 
 
-def _edges(found: Distribution, p_low: float, p_high: float) -> tuple[float, float, int]:
-    """Low edge, width and number of bins. The end bins take what lies beyond."""
+def _edges(found: Distribution, p_low: float, p_high: float) -> list[float]:
+    """The edges of the bins. The end bins take what lies beyond."""
     assert found.low is not None
     assert found.high is not None
+    assert found.median is not None
     reach = p_high - p_low
     # The far tail of a skewed score would squeeze all the rest into one bar.
     low = found.low if found.low >= p_low - reach / 4 else p_low
@@ -242,9 +245,20 @@ def _edges(found: Distribution, p_low: float, p_high: float) -> tuple[float, flo
     whole = found.spec.dtype.startswith("int")
     if high <= low:
         high = low + (1.0 if whole or not low else abs(low) / 10)
+    # Such a spread is one of ratios; equal steps would show a spike and a tail.
+    if (
+        not whole
+        and low > 0
+        and p_low > 0
+        and found.median > 4 * p_low
+        and p_high > 5 * found.median
+    ):
+        found.log = True
+        return [low * (high / low) ** (i / _BINS) for i in range(_BINS + 1)]
     step = nice_step((high - low) / _BINS, whole)
     low = math.floor(low / step + 1e-9) * step
-    return low, step, max(1, math.ceil((high - low) / step + (1e-9 if whole else -1e-9)))
+    n = max(1, math.ceil((high - low) / step + (1e-9 if whole else -1e-9)))
+    return [low + i * step for i in range(n + 1)]
 
 
 def distributions(run: Run, recipe: Recipe, fingerprints: Mapping[str, str]) -> list[Distribution]:
@@ -293,7 +307,7 @@ def distributions(run: Run, recipe: Recipe, fingerprints: Mapping[str, str]) -> 
             failing=stats.get(f"failing{i}"),
             low=stats.get(f"low{i}"),
             high=stats.get(f"high{i}"),
-            distinct=stats[f"distinct{i}"],
+            distinct=min(stats[f"distinct{i}"], stats[f"judged{i}"]),
         )
         has = judged(step, fingerprints)
         if it.low is not None:
@@ -302,7 +316,7 @@ def distributions(run: Run, recipe: Recipe, fingerprints: Mapping[str, str]) -> 
                 _label(run, it, has, "value")
             else:
                 _bin(run, it, has, p_low, p_high)
-        elif spec.dtype in ("bool", "string") and it.distinct <= max(100, it.judged // 10):
+        elif spec.dtype in ("bool", "string") and it.distinct <= max(_LABELS, it.judged // 10):
             # Hashes and ids have a value each: no bar would say anything.
             _label(run, it, has, "clips DESC, value")
         found.append(it)
@@ -310,18 +324,22 @@ def distributions(run: Run, recipe: Recipe, fingerprints: Mapping[str, str]) -> 
 
 
 def _bin(run: Run, it: Distribution, has: str, p_low: float, p_high: float) -> None:
-    low, step, n = _edges(it, p_low, p_high)
-    col = f"{quoted(it.column)}::DOUBLE"
-    place = f"greatest(0, least({n - 1}, floor(({col} - {low!r}) / {step!r} + 1e-9)))::INTEGER"
+    edges = _edges(it, p_low, p_high)
+    n, col = len(edges) - 1, f"{quoted(it.column)}::DOUBLE"
+    if it.log:
+        step = math.log(edges[-1] / edges[0]) / n
+        place = f"(ln(greatest({col}, {edges[0]!r})) - {math.log(edges[0])!r}) / {step!r}"
+    else:
+        place = f"({col} - {edges[0]!r}) / {edges[1] - edges[0]!r}"
     counts = {
         row["bin"]: row["clips"]
         for row in rows(
             run,
-            f"""SELECT {place} AS bin, count(*) AS clips FROM clips
-                WHERE {has} AND isfinite({col}) GROUP BY bin""",
+            f"""SELECT greatest(0, least({n - 1}, floor({place} + 1e-9)))::INTEGER AS bin,
+                count(*) AS clips FROM clips WHERE {has} AND isfinite({col}) GROUP BY bin""",
         )
     }
-    it.bins = [Bin(low + i * step, low + (i + 1) * step, counts.get(i, 0)) for i in range(n)]
+    it.bins = [Bin(*pair, counts.get(i, 0)) for i, pair in enumerate(pairwise(edges))]
 
 
 def _label(run: Run, it: Distribution, has: str, order: str) -> None:

@@ -31,7 +31,7 @@ def span(seconds: float | None) -> str:
     if seconds is None or not math.isfinite(seconds):
         return UNKNOWN
     if seconds < 10:
-        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -64,7 +64,7 @@ def size(n_bytes: float | None) -> str:
 
 
 def value(x: Any) -> str:
-    """A score: four significant digits, thousands set apart, labels as they are."""
+    """A score: three significant digits, thousands set apart, labels as they are."""
     if x is None:
         return "null"
     if isinstance(x, bool):
@@ -76,5 +76,10 @@ def value(x: Any) -> str:
             return str(x)
         if x and (abs(x) >= 1e9 or abs(x) < 1e-3):
             return f"{x:.3g}"
-        return f"{x:,.0f}" if abs(x) >= 10_000 else f"{x:.4g}"
+        return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
     return str(x)
+
+
+def limit(x: float) -> str:
+    """A threshold, with all the digits that its author wrote."""
+    return f"{x:.10g}"

@@ -39,12 +39,15 @@ MAX_BYTES = 6_000_000
 _SAMPLE = 600
 _FRAME = (160, 120)  # pixels that one frame of a tile fits in
 _QUALITY = 72
-_LIMITS = Limits(time=60.0, stall=30.0)
+_LIMITS = Limits(time=120.0, stall=60.0)
 
 
 @dataclass
 class Tile:
-    """One clip on a sheet. `picture` is a data URI; `missing` says why there is none."""
+    """One clip on a sheet. `picture` is a data URI; `missing` says why there is none.
+
+    file: where the picture comes from; cut: the file holds this clip alone.
+    """
 
     clip_id: str
     location: str
@@ -53,6 +56,8 @@ class Tile:
     end: float
     crop: Box | None
     values: list[tuple[str, str]]
+    file: Path | None = None
+    cut: bool = False
     picture: str = ""
     missing: str = ""
 
@@ -215,19 +220,23 @@ class _Picker:
         sheet = Sheet(kind, reason, clips)
         if not drawn and clips and self.safe != "true":
             sheet.note = "No pictures: no safety step has cleared these clips."
-        for row in spread(drawn, PER_SHEET):
-            crop = row["crop"]
-            sheet.tiles.append(
-                Tile(
-                    row["clip_id"],
-                    row["location"],
-                    row["media"],
-                    row["start"],
-                    row["end"],
-                    Box(**crop) if crop else None,
-                    [(column, format.value(row[column])) for column in columns],
-                )
+        tiles = [
+            Tile(
+                row["clip_id"],
+                row["location"],
+                row["media"],
+                row["start"],
+                row["end"],
+                Box(**row["crop"]) if row["crop"] else None,
+                [(column, format.value(row[column])) for column in columns],
             )
+            for row in drawn
+        ]
+        at_hand = [tile for tile in tiles if find_file(self.run.out, tile)]
+        if at_hand and len(at_hand) < len(tiles):
+            gone = format.share(len(tiles) - len(at_hand), len(tiles))
+            sheet.note = f"{gone} of the clips drawn have no picture: their source is not here."
+        sheet.tiles = spread(at_hand or tiles, PER_SHEET)
         return sheet
 
 
@@ -244,7 +253,7 @@ def spread(items: Sequence[_T], n: int) -> list[_T]:
 # --------------------------------------------------------------------------- pictures
 
 
-def picture(run_dir: Path, found: Sequence[Sheets]) -> None:
+def take_pictures(found: Sequence[Sheets]) -> None:
     """Fill in the pictures of all tiles, or why there is none.
 
     Files are read in supervised child processes: one that crashes a codec costs its own pictures.
@@ -256,9 +265,8 @@ def picture(run_dir: Path, found: Sequence[Sheets]) -> None:
     tiles = [tile for sheet in sheets for tile in sheet.tiles]
     by_file: dict[Path, list[Tile]] = defaultdict(list)
     for tile in tiles:
-        path = _file(run_dir, tile)
-        if path is not None:
-            by_file[path].append(tile)
+        if tile.file is not None:
+            by_file[tile.file].append(tile)
     workers = min(os.cpu_count() or 1, 8, max(1, len(by_file)))
     own = local()
     children: list[Child] = []
@@ -282,21 +290,18 @@ def picture(run_dir: Path, found: Sequence[Sheets]) -> None:
             tile.picture, tile.missing = "", "left out to keep this file small"
 
 
-def _file(run_dir: Path, tile: Tile) -> Path | None:
-    """The local file that holds a clip: its own media, else its source."""
-    if tile.media is not None:
-        path = run_dir / tile.media
-        if path.is_file():
-            return path
-    if "://" in tile.location:
+def find_file(run_dir: Path, tile: Tile) -> bool:
+    """Note the local file that holds a clip: its own media, else its source. False: neither."""
+    own = run_dir / tile.media if tile.media else None
+    if own is not None and own.is_file():
+        tile.file, tile.cut = own, True
+    elif "://" in tile.location:
         tile.missing = "the source is not on this machine"
-        return None
-    path = Path(tile.location)
-    if path.is_file():
-        tile.media = None
-        return path
-    tile.missing = "the source file is gone"
-    return None
+    elif Path(tile.location).is_file():
+        tile.file = Path(tile.location)
+    else:
+        tile.missing = "the source file is gone"
+    return tile.file is not None
 
 
 def _fill(child: Child, path: Path, tiles: Sequence[Tile]) -> None:
@@ -306,7 +311,7 @@ def _fill(child: Child, path: Path, tiles: Sequence[Tile]) -> None:
     jobs = []
     for tile in wanted.values():
         # A clip's own media begins at 0; it holds the whole picture, the crop comes with pack.
-        start = 0.0 if tile.media else tile.start
+        start = 0.0 if tile.cut else tile.start
         jobs.append((tile.clip_id, start, start + tile.end - tile.start, tile.crop))
     made: dict[str, bytes] = {}
     reason = "the source cannot be read"
@@ -330,14 +335,24 @@ def picture_job(payload: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     import cv2
     import numpy as np
 
-    from vidcurate.media.thumbnails import Thumbnails
+    from vidcurate.media.thumbnails import Moment, thumbnails
 
-    thumbnails = Thumbnails(payload["path"], box=_FRAME)
+    moments, ends = [], {}
     for clip_id, start, end, crop in payload["jobs"]:
-        frames = thumbnails.at([start, (start + end) / 2], end=end, crop=crop)
-        if not frames:
-            continue
+        ends[clip_id] = (start + end) / 2
+        moments += [Moment(clip_id, time, end, crop) for time in (start, ends[clip_id])]
+    first: dict[str, Any] = {}
+
+    def jpeg(frames: Sequence[Any]) -> bytes:
         gap = np.full((frames[0].shape[0], 2, 3), 128, np.uint8)
         strip = np.hstack([frames[0], *(part for frame in frames[1:] for part in (gap, frame))])
-        _, jpeg = cv2.imencode(".jpg", strip[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-        yield clip_id, jpeg.tobytes()
+        _, data = cv2.imencode(".jpg", strip[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        return data.tobytes()
+
+    for moment, frame in thumbnails(payload["path"], moments, box=_FRAME):
+        if moment.time < ends[moment.key]:
+            first[moment.key] = frame
+        else:
+            yield moment.key, jpeg([first.pop(moment.key), frame])
+    for clip_id, frame in first.items():  # a single frame: there is none in the middle
+        yield clip_id, jpeg([frame])
