@@ -13,6 +13,7 @@ from vidcurate import FrameBatch, Frames, column, scorer
 _NEAR = 4  # frames on each side that must all differ across a cut: a flash ends sooner
 _AROUND = 8  # frames on each side whose movement a cut must stand out from
 _PEAK = 3.0  # by this factor
+_RETURN = 0.5  # pictures nearer than this share of the jump are the same scene again
 
 
 @scorer(
@@ -31,9 +32,9 @@ def shot_count(frames: FrameBatch, *, jump: float = 10.0) -> int | None:
     A cut lies between two frames where (1) the mean absolute difference of luma (0..255) is at
     least `jump`, (2) it is 3 times the median difference of the 8 frames on either side, so
     that a fast pan is no cut, and (3) each of the 4 frames before differs from each of the 4
-    after by `jump` too, so that a flash, after which the old picture returns, is no cut. In the
-    spirit of the adaptive detectors (PySceneDetect's AdaptiveDetector), but by luma alone and
-    independent of the splitter, which it checks. Null with fewer than 2 frames.
+    after by `jump` and by half of it, so that a flash, after which the old picture returns, is
+    no cut. In the spirit of PySceneDetect's AdaptiveDetector, but by luma alone and independent
+    of the splitter, which it checks. Null with fewer than 2 frames.
 
     1 is a clean clip. Fades and dissolves are not counted: their single steps are small. Cuts
     between pictures of almost equal luma are missed; very sudden camera jerks can count.
@@ -47,7 +48,8 @@ def shot_count(frames: FrameBatch, *, jump: float = 10.0) -> int | None:
         around = np.concatenate([steps[max(0, i - _AROUND) : i], steps[i + 1 : i + 1 + _AROUND]])
         peak = around.size == 0 or steps[i] >= _PEAK * np.median(around)
         before, after = pictures[max(0, i + 1 - _NEAR) : i + 1], pictures[i + 1 : i + 1 + _NEAR]
-        if peak and all(_distance(a, b) >= jump for a in before for b in after):
+        apart = max(jump, _RETURN * steps[i])
+        if peak and all(_distance(a, b) >= apart for a in before for b in after):
             cuts += 1
     return 1 + cuts
 
