@@ -181,7 +181,7 @@ def _verdict(
 def _violations(threshold: Threshold, column: str, kind: str) -> Iterator[tuple[str, str]]:
     """(reason, SQL condition) in the order of `Threshold.violated`; a null is no violation."""
     name = quoted(column)
-    text = kind in ("VARCHAR",)
+    text = kind == "VARCHAR"
     if text and (threshold.min is not None or threshold.max is not None):
         raise QueryError(f"{column} holds text: min and max need numbers, use allow or deny")
     if kind.endswith("[]"):
@@ -311,7 +311,9 @@ def _try(work: _Selecting, key: str, text: str, query: str) -> None:
             raise QueryError(f"select.{work.name}.{key}: {text!r} is more than one expression")
         work.connection.execute(f"EXPLAIN {query}")
     except duckdb.Error as error:
-        raise QueryError(f"select.{work.name}.{key}: {text!r}: {error}") from error
+        # What follows is our own query around the user's text.
+        why = str(error).partition("\n\nLINE ")[0]
+        raise QueryError(f"select.{work.name}.{key}: {text!r}: {why}") from error
 
 
 # --------------------------------------------------------------------------- split and results

@@ -323,7 +323,7 @@ def _reading(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise QueryError("the query must be a single SELECT; a run directory is read-only to SQL")
     text = query.strip().rstrip(";")
-    connection.execute(f"EXPLAIN SELECT * FROM ({text}\n)")
+    connection.execute(f"EXPLAIN SELECT * FROM (\n{text}\n)")
     return text
 
 
