@@ -30,7 +30,8 @@ def try_scorer(
     """
     from vidcurate.plan import ScorePlan
     from vidcurate.recipe.load import from_raw
-    from vidcurate.run.score_video import Faulty, Scored, VideoJob, score_video
+    from vidcurate.run.jobs import Faulty, Scored, VideoJob
+    from vidcurate.run.score_video import score_video
 
     if not video.is_file():
         raise UserError(f"there is no video {video}")

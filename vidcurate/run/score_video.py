@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import cv2
 
-from vidcurate.clip import RIGHTS, clip_id
 from vidcurate.errors import CutError
 from vidcurate.media.convert import Converter
 from vidcurate.media.cut import cut_clip
@@ -27,67 +26,15 @@ from vidcurate.media.frames import FrameBatch, Frames, MotionVectors
 from vidcurate.media.probe import probe
 from vidcurate.media.sampling import ClipFrames, Shot, on_grid, shots
 from vidcurate.media.video import Box
-from vidcurate.operator.base import Clip, ClipRow, Editor, Scorer, Splitter, VideoRow
-from vidcurate.plan import ScorePlan, in_audit, requests_of
+from vidcurate.operator.base import Clip, ClipRow, Editor, Scorer, Splitter
+from vidcurate.plan import ScorePlan, requests_of
 from vidcurate.recipe.model import Step
+from vidcurate.run.jobs import Faulty, Scored, VideoDone, VideoJob
+from vidcurate.run.rows import clip_row, video_row
 from vidcurate.run.score_steps import Pending, StepRunner, StepStats
-from vidcurate.run.tracks import CutClip, Interval, SceneCounts, Track
+from vidcurate.run.tracks import CutClip, Interval, SceneCounts, Track, decode_ranges
 
 _GROUP_BYTES = 64 * 2**20
-_NEAR = 2.0  # seconds: decoding on over a short gap is cheaper than a seek to a key frame
-_MARGIN = 0.25  # seconds around known intervals, for snapping to the nearest frame
-
-
-@dataclass(frozen=True)
-class VideoJob:
-    """One video to score.
-
-    path: where its bytes are. skip: ids of clips that are committed already. clips: rows of the
-    clips to score again (a backfill); None splits the video anew. media: the run directory, where
-    clips are cut to; None cuts none.
-    """
-
-    video_id: str
-    source_key: str
-    content_id: str
-    row: VideoRow
-    path: Path
-    skip: frozenset[str] = frozenset()
-    clips: tuple[Mapping[str, Any], ...] | None = None
-    media: Path | None = None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The finished row of one clip."""
-
-    row: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Faulty:
-    """One clip or interval that failed at a stage; the video goes on."""
-
-    stage: str
-    error: str
-    message: str
-    clip_id: str | None = None
-    operator: str | None = None
-    step: str | None = None
-    interval: tuple[float | None, float | None] | None = None
-
-
-@dataclass(frozen=True)
-class VideoDone:
-    """The video is finished: its row, and what it cost in CPU seconds.
-
-    row is None for a backfill: the video's row stays. seconds: source time that was decoded.
-    """
-
-    row: dict[str, Any] | None
-    seconds: float
-    cpu: float
-    steps: dict[str, StepStats] = field(default_factory=dict)
 
 
 class _Work:
@@ -108,8 +55,8 @@ class _Work:
         self.edit_requests = requests_of(self.edit)
         self.score_requests = requests_of([_kind(s, Scorer) for s in self.score])
         self.score_columns = [c for s in self.score for c in s.columns]
-        rates = {_kind(s, Scorer).motion_vector_fps() for s in self.score} - {None}
-        self.vector_rates = [Fraction(r).limit_denominator(1000) for r in rates if r is not None]
+        rates = [_kind(s, Scorer).motion_vector_fps() for s in self.score]
+        self.vector_rates = sorted({vector_rate(r) for r in rates if r is not None})
 
     @property
     def crop_is_fixed(self) -> bool:
@@ -123,6 +70,11 @@ _T = TypeVar("_T", Splitter, Editor, Scorer)
 def _kind(step: Step, kind: type[_T]) -> _T:
     assert isinstance(step.operator, kind)
     return step.operator
+
+
+def vector_rate(fps: float) -> Fraction:
+    """The grid rate of a request for motion vectors, exact."""
+    return Fraction(fps).limit_denominator(1000)
 
 
 _work: dict[str, _Work] = {}
@@ -160,7 +112,7 @@ class _VideoPass:
         self.group: list[Pending] = []
         self.held = 0
         self.recrop: list[Interval] = []
-        self.vectors: list[MotionVectors] = []
+        self.vectors: dict[Fraction, list[MotionVectors]] = {}  # by grid rate
         self.seen: set[str] = set()
 
     def run(self) -> Iterator[object]:
@@ -179,7 +131,7 @@ class _VideoPass:
         yield from self._flush()
         yield from self._damage()
         yield VideoDone(
-            row=self._video_row() if self.job.clips is None else None,
+            row=self._video_row(),
             seconds=self.decoded,
             cpu=time.process_time() - cpu,
             steps=self.work.runner.stats,
@@ -280,38 +232,54 @@ class _VideoPass:
     # ------------------------------------------------------------------ decode
 
     def _decode(self, intervals: Sequence[Interval]) -> Iterator[object]:
-        self.vectors.clear()
-        rates = self.work.vector_rates
-        fast = self.work.plan.profile == "fast"
-        for low, high, members in _ranges(intervals):
+        self.vectors = {rate: [] for rate in self.work.vector_rates}
+        for low, high, members in decode_ranges(intervals):
             tracks = [self._track(i) for i in members]
-            shot: Shot | None = None
-            with Decoder(self.info, motion_vectors=bool(rates), fast=fast) as decoder:
-                for shot in shots(decoder, low, high):
-                    if shot.frame and any(on_grid(shot.previous, shot.time, r) for r in rates):
-                        self.vectors.append(decoder.motion_vectors(shot.frame, shot.time))
-                    for track in tracks:
-                        for clip in track.push(shot):
-                            yield from self._final(clip)
-                    if shot.index % 32 == 0:
-                        yield None
-                        tracks = [t for t in tracks if not t.done]
-                        if not tracks:
-                            break
-                self.trouble = self.trouble or decoder.last_error or None
-                end_pts, end = self.info.start_pts, 0.0
-                if shot is not None:
-                    end_pts, end = shot.end_pts, shot.time + shot.duration
-                for track in tracks:
-                    for clip in track.finish(end_pts, end, decoder.packet_bytes):
-                        yield from self._final(clip)
+            with Decoder(
+                self.info,
+                motion_vectors=bool(self.work.vector_rates),
+                fast=self.work.plan.profile == "fast",
+            ) as decoder:
+                yield from self._feed(tracks, decoder, low, high)
             for track in tracks:
                 if track.is_empty:
                     yield self._missed(track.interval)
-            self.end = max(self.end, end)
-            self.decoded += max(0.0, end - (low or 0.0))
-            if low is None and shot is not None:
-                self.frames = shot.index + 1
+
+    def _feed(
+        self, tracks: Sequence[Track], decoder: Decoder, low: float | None, high: float | None
+    ) -> Iterator[object]:
+        """Decode one stretch and give each frame to the intervals that it lies in."""
+        active = list(tracks)
+        shot: Shot | None = None
+        for shot in shots(decoder, low, high):
+            for rate, found in self.vectors.items():
+                if shot.frame is not None and on_grid(shot.previous, shot.time, rate):
+                    found.append(decoder.motion_vectors(shot.frame, shot.time))
+            for track in active:
+                for clip in track.push(shot):
+                    yield from self._final(clip)
+            if shot.index % 32 == 0:
+                yield None
+                active = [t for t in active if not t.done]
+                if not active:
+                    break
+                self._forget_vectors(min(t.earliest for t in active))
+        self.trouble = self.trouble or decoder.last_error or None
+        if shot is None:
+            return
+        end = shot.time + shot.duration
+        for track in active:
+            for clip in track.finish(shot.end_pts, end, decoder.packet_bytes):
+                yield from self._final(clip)
+        self.end = max(self.end, end)
+        self.decoded += max(0.0, end - (low or 0.0))
+        if low is None:
+            self.frames = shot.index + 1
+
+    def _forget_vectors(self, before: float) -> None:
+        if not self.group:
+            for rate, found in self.vectors.items():
+                self.vectors[rate] = [v for v in found if v.time >= before]
 
     def _missed(self, interval: Interval) -> Faulty:
         return Faulty(
@@ -355,7 +323,7 @@ class _VideoPass:
                     )
                 )
                 return
-        row = self._clip_row(cut, view)
+        row = clip_row(self.work.plan, self.job, self.info, cut)
         identity = row["clip_id"]
         if identity in self.seen:
             yield Faulty(
@@ -400,44 +368,8 @@ class _VideoPass:
         return cut.frames.batch(request, cut.start, cut.end)
 
     def _vectors(self, cut: CutClip, fps: float) -> tuple[MotionVectors, ...]:
-        del fps  # one grid serves all: the rates of a recipe's steps are equal or nested
-        return tuple(v for v in self.vectors if cut.start <= v.time < cut.end)
-
-    def _clip_row(self, cut: CutClip, view: Clip) -> dict[str, Any]:
-        plan, job, interval = self.work.plan, self.job, cut.interval
-        crop = interval.crop
-        identity = clip_id(job.video_id, cut.start, cut.end)
-        row: dict[str, Any] = {}
-        if interval.old is not None:
-            row = dict(interval.old)
-            identity = row["clip_id"]
-        else:
-            values = {**job.row.fields, **interval.row.fields}
-            row = {plan.source_fields[k]: v for k, v in values.items() if k in plan.source_fields}
-            row["caption_source"] = interval.row.caption
-        kept = {k: v for k, v in row.get("fingerprints", {}).items() if k not in ("split", "edit")}
-        prints = {k: plan.fingerprints[k] for k in ("split", "edit")}
-        row.update(
-            clip_id=identity,
-            video_id=job.video_id,
-            source=plan.source,
-            dataset_id=job.row.dataset_id,
-            audit=in_audit(identity, plan.audit),
-            start=cut.start,
-            end=cut.end,
-            start_pts=cut.start_pts,
-            end_pts=cut.end_pts,
-            time_base_num=self.info.time_base.numerator,
-            time_base_den=self.info.time_base.denominator,
-            n_frames=cut.n_frames,
-            crop=asdict(crop) if crop else None,
-            width=view.width,
-            height=view.height,
-            fingerprints=kept | prints,
-            scored_from="source",
-        )
-        row.setdefault("media", None)
-        return row
+        found = self.vectors[vector_rate(fps)]
+        return tuple(v for v in found if cut.start <= v.time < cut.end)
 
     def _flush(self) -> Iterator[object]:
         group, self.group, self.held = self.group, [], 0
@@ -457,8 +389,6 @@ class _VideoPass:
             if self.job.media is not None and pending.gated_by is None:
                 yield from self._cut(pending)
             yield Scored(pending.row)
-        done = min((p.clip.start for p in group), default=0.0)
-        self.vectors = [v for v in self.vectors if v.time >= done]
 
     def _cut(self, pending: Pending) -> Iterator[object]:
         """Cut the clip's media while the source is at hand (`media: clips`)."""
@@ -495,73 +425,17 @@ class _VideoPass:
         if self.trouble is not None and self.job.clips is None:
             yield Faulty("decode", "DecodeError", f"{self.trouble}; the rest was used")
 
-    def _video_row(self) -> dict[str, Any]:
-        info, job = self.info, self.job
-        counts = self.counts
-        state = "done" if self.clips else "no_clips"
-        return {
-            "video_id": job.video_id,
-            "source_key": job.source_key,
-            "source": self.work.plan.source,
-            "dataset_id": job.row.dataset_id,
-            "location": job.row.location,
-            "state": "partial" if self.trouble else state,
-            "reason": self.trouble,
-            "split_fingerprint": self.work.plan.fingerprints["split"],
-            "container": info.container,
-            "codec": info.codec,
-            "pix_fmt": info.pix_fmt,
-            "bit_depth": info.bit_depth,
-            "coded_width": info.coded_width,
-            "coded_height": info.coded_height,
-            "width": info.width,
-            "height": info.height,
-            "sar_num": info.sar.numerator,
-            "sar_den": info.sar.denominator,
-            "rotation": info.rotation,
-            "fps_num": info.fps.numerator,
-            "fps_den": info.fps.denominator,
-            "vfr": self.vfr,
-            "time_base_num": info.time_base.numerator,
-            "time_base_den": info.time_base.denominator,
-            "start_pts": info.start_pts,
-            "container_start": info.container_start,
-            "duration": self.end if self.frames else info.duration,
-            "n_frames": self.frames,
-            "bitrate": info.bitrate,
-            "size_bytes": info.size_bytes,
-            "interlaced": info.interlaced,
-            "color_matrix": info.color_matrix,
-            "color_range": info.color_range,
-            "color_transfer": info.color_transfer,
-            "color_primaries": info.color_primaries,
-            "has_audio": info.has_audio,
-            "audio_codec": info.audio_codec,
-            "audio_rate": info.audio_rate,
-            "audio_channels": info.audio_channels,
-            "content_id": job.content_id,
-            "scenes": counts.scenes,
-            "scenes_too_short": counts.too_short,
-            "scenes_too_long": counts.too_long,
-            "scenes_not_longest": counts.not_longest,
-            "clips": self.clips,
-            **{name: job.row.rights.get(name, "unknown") for name in RIGHTS},
-        }
-
-
-def _ranges(
-    intervals: Sequence[Interval],
-) -> list[tuple[float | None, float | None, list[Interval]]]:
-    """Stretches of the video to decode, each once, with the intervals that lie in it."""
-    if any(i.start is None or i.end is None for i in intervals):
-        return [(None, None, list(intervals))]
-    ranges: list[tuple[float, float, list[Interval]]] = []
-    for interval in sorted(intervals, key=lambda i: (i.start, i.end)):
-        assert interval.start is not None
-        assert interval.end is not None
-        if ranges and interval.start < ranges[-1][1] + _NEAR:
-            low, high, members = ranges[-1]
-            ranges[-1] = (low, max(high, interval.end), [*members, interval])
-        else:
-            ranges.append((interval.start, interval.end, [interval]))
-    return [(max(0.0, low - _MARGIN), high + _MARGIN, members) for low, high, members in ranges]
+    def _video_row(self) -> dict[str, Any] | None:
+        if self.job.clips is not None:
+            return None
+        return video_row(
+            self.work.plan,
+            self.job,
+            self.info,
+            self.counts,
+            clips=self.clips,
+            n_frames=self.frames,
+            end=self.end,
+            vfr=self.vfr,
+            trouble=self.trouble,
+        )

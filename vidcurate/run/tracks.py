@@ -7,7 +7,7 @@ it given to its scene. What reaches a clip is therefore final, and one pass is e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,8 @@ from vidcurate.media.video import Box
 from vidcurate.operator.base import ClipRow, CutDetector, Splitter
 
 _EPS = 1e-6
+_NEAR = 2.0  # seconds: decoding on over a short gap is cheaper than a seek to a key frame
+_MARGIN = 0.25  # seconds around known intervals, for snapping to the nearest frame
 
 
 @dataclass
@@ -182,6 +184,15 @@ class Track:
         """True where no frame of the video fell into the interval."""
         return self._last is None
 
+    @property
+    def earliest(self) -> float:
+        """Start of the earliest clip that is still to come."""
+        if self._best is not None:
+            return self._best.start
+        if self._scene is not None and self._scene.marks:
+            return self._scene.marks[0][1]
+        return self._last.time if self._last is not None and not self._waiting else 0.0
+
     def _settle(self, shot: Shot) -> list[CutClip]:
         clips: list[CutClip] = []
         is_cut = False
@@ -256,3 +267,21 @@ def is_variable(pts: list[int]) -> bool:
         return False
     low, high = min(steps), max(steps)
     return high - low > max(1, 0.05 * high)
+
+
+def decode_ranges(
+    intervals: Sequence[Interval],
+) -> list[tuple[float | None, float | None, list[Interval]]]:
+    """Stretches of the video to decode, each once, with the intervals that lie in it."""
+    if any(i.start is None or i.end is None for i in intervals):
+        return [(None, None, list(intervals))]
+    ranges: list[tuple[float, float, list[Interval]]] = []
+    for interval in sorted(intervals, key=lambda i: (i.start, i.end)):
+        assert interval.start is not None
+        assert interval.end is not None
+        if ranges and interval.start < ranges[-1][1] + _NEAR:
+            low, high, members = ranges[-1]
+            ranges[-1] = (low, max(high, interval.end), [*members, interval])
+        else:
+            ranges.append((interval.start, interval.end, [interval]))
+    return [(max(0.0, low - _MARGIN), high + _MARGIN, members) for low, high, members in ranges]

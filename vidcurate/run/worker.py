@@ -36,9 +36,9 @@ from vidcurate.plan import ScorePlan
 from vidcurate.recipe.model import Acquire, Commit
 from vidcurate.run.acquire import acquire, is_url
 from vidcurate.run.child import Child
+from vidcurate.run.jobs import Faulty, Scored, VideoDone, VideoJob
 from vidcurate.run.manifest import Part, write_part
 from vidcurate.run.score_steps import StepStats
-from vidcurate.run.score_video import Faulty, Scored, VideoDone, VideoJob
 
 _TARGET = "vidcurate.run.score_video:score_video"
 

@@ -1,0 +1,121 @@
+"""The rows that the score pass writes: of a clip and of its video."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from vidcurate.clip import RIGHTS, clip_id
+from vidcurate.media.video import VideoInfo
+from vidcurate.plan import ScorePlan, in_audit
+from vidcurate.run.jobs import VideoJob
+from vidcurate.run.tracks import CutClip, SceneCounts
+
+
+def clip_row(plan: ScorePlan, job: VideoJob, info: VideoInfo, cut: CutClip) -> dict[str, Any]:
+    """The row of a final clip before its steps have run.
+
+    A clip of a backfill keeps what its committed row holds.
+    """
+    interval = cut.interval
+    crop = interval.crop
+    picture = crop or info
+    if interval.old is not None:
+        row = dict(interval.old)
+        identity = row["clip_id"]
+    else:
+        identity = clip_id(job.video_id, cut.start, cut.end)
+        values = {**job.row.fields, **interval.row.fields}
+        row = {plan.source_fields[k]: v for k, v in values.items() if k in plan.source_fields}
+        row["caption_source"] = interval.row.caption
+    scored = {k: v for k, v in row.get("fingerprints", {}).items() if k not in ("split", "edit")}
+    row.update(
+        clip_id=identity,
+        video_id=job.video_id,
+        source=plan.source,
+        dataset_id=job.row.dataset_id,
+        audit=in_audit(identity, plan.audit),
+        start=cut.start,
+        end=cut.end,
+        start_pts=cut.start_pts,
+        end_pts=cut.end_pts,
+        time_base_num=info.time_base.numerator,
+        time_base_den=info.time_base.denominator,
+        n_frames=cut.n_frames,
+        crop=asdict(crop) if crop else None,
+        width=picture.width,
+        height=picture.height,
+        fingerprints=scored | {k: plan.fingerprints[k] for k in ("split", "edit")},
+        scored_from="source",
+    )
+    row.setdefault("media", None)
+    return row
+
+
+def video_row(
+    plan: ScorePlan,
+    job: VideoJob,
+    info: VideoInfo,
+    counts: SceneCounts,
+    *,
+    clips: int,
+    n_frames: int | None,
+    end: float,
+    vfr: bool,
+    trouble: str | None,
+) -> dict[str, Any]:
+    """The row of a video that the pass has been through.
+
+    Args:
+        clips: that it gave. n_frames, end: decoded, None and 0 where only parts were.
+        trouble: what of it could not be decoded; None where all could.
+    """
+    state = "done" if clips else "no_clips"
+    return {
+        "video_id": job.video_id,
+        "source_key": job.source_key,
+        "source": plan.source,
+        "dataset_id": job.row.dataset_id,
+        "location": job.row.location,
+        "state": "partial" if trouble else state,
+        "reason": trouble,
+        "split_fingerprint": plan.fingerprints["split"],
+        "container": info.container,
+        "codec": info.codec,
+        "pix_fmt": info.pix_fmt,
+        "bit_depth": info.bit_depth,
+        "coded_width": info.coded_width,
+        "coded_height": info.coded_height,
+        "width": info.width,
+        "height": info.height,
+        "sar_num": info.sar.numerator,
+        "sar_den": info.sar.denominator,
+        "rotation": info.rotation,
+        "fps_num": info.fps.numerator,
+        "fps_den": info.fps.denominator,
+        "vfr": vfr,
+        "time_base_num": info.time_base.numerator,
+        "time_base_den": info.time_base.denominator,
+        "start_pts": info.start_pts,
+        "container_start": info.container_start,
+        "duration": end if n_frames else info.duration,
+        "n_frames": n_frames,
+        "bitrate": info.bitrate,
+        "size_bytes": info.size_bytes,
+        "interlaced": info.interlaced,
+        "color_matrix": info.color_matrix,
+        "color_range": info.color_range,
+        "color_transfer": info.color_transfer,
+        "color_primaries": info.color_primaries,
+        "has_audio": info.has_audio,
+        "audio_codec": info.audio_codec,
+        "audio_rate": info.audio_rate,
+        "audio_channels": info.audio_channels,
+        "content_id": job.content_id,
+        "scenes": counts.scenes,
+        "scenes_too_short": counts.too_short,
+        "scenes_too_long": counts.too_long,
+        "scenes_not_longest": counts.not_longest,
+        "clips": clips,
+        **{name: job.row.rights.get(name, "unknown") for name in RIGHTS},
+    }
