@@ -181,12 +181,7 @@ class Converter:
             plane = self._cropped(plane, target.crop)
         if target.one_field and plane.shape[0] > 1:
             plane = plane[::2]
-        height, width = plane.shape[:2]
-        if (width, height) == target.size:
-            return plane
-        shrinks = target.size[0] <= width and target.size[1] <= height
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return _array(cv2.resize(plane, target.size, interpolation=how))
+        return _resized(plane, *target.size)
 
     def _cropped(self, plane: Plane, crop: Box) -> Plane:
         """The part of a plane, in the coded orientation, that a box of the display covers."""
@@ -283,6 +278,24 @@ def _reader(
     if _PACKED_16.fullmatch(name):
         return "yuv444", 16
     return "rgb", 8
+
+
+def _resized(plane: Plane, width: int, height: int) -> Plane:
+    """The plane at that size; the plane itself where it has it already.
+
+    Shrinking is halving by area as often as it goes, then bilinear for the rest below 2: within
+    noise of one step by area, and 4 to 15 times faster in OpenCV, which has halving in SIMD only.
+    """
+    rows, columns = plane.shape[:2]
+    while not (rows % 2 or columns % 2) and columns >= 2 * width and rows >= 2 * height:
+        rows, columns = rows // 2, columns // 2
+        plane = _array(cv2.resize(plane, (columns, rows), interpolation=cv2.INTER_AREA))
+    if (columns, rows) == (width, height):
+        return plane
+    shrinks = columns >= width and rows >= height
+    is_far = columns >= 2 * width or rows >= 2 * height
+    how = cv2.INTER_AREA if shrinks and is_far else cv2.INTER_LINEAR
+    return _array(cv2.resize(plane, (width, height), interpolation=how))
 
 
 def _planar(frame: VideoFrame, depth: int) -> VideoFrame:
