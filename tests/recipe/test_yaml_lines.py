@@ -75,7 +75,9 @@ def test_anchors_are_fine_and_loops_are_not():
 
 
 def test_a_bomb_of_aliases_is_refused():
-    lines = ["a0: &a0 [1, 1]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    lines = ["a0: &a0 [1, 1]"] + [
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)
+    ]
     with pytest.raises(RecipeError, match="more than 100000 values"):
         parse_yaml("\n".join(lines), "f")
 

@@ -42,14 +42,19 @@ from vidcurate.operator.base import (
 )
 from vidcurate.operator.columns import MAIN
 
-FOLDERS: Mapping[Kind, str] = {
-    "source": "sources",
+SECTIONS: Mapping[Kind, str] = {
+    "source": "source",
     "splitter": "split",
     "editor": "edit",
     "scorer": "score",
     "grouper": "group",
     "annotator": "annotate",
 }
+"""The recipe's key under which operators of a kind stand."""
+
+FOLDERS: Mapping[Kind, str] = {**SECTIONS, "source": "sources"}
+"""The folder of `vidcurate.operators` where operators of a kind lie."""
+
 ENTRY_POINTS = "vidcurate.operators"
 STEP_KEYS = ("id", "gate", "report_only", "safety", "on_error")
 THRESHOLD_KEYS = ("min", "max", "allow", "in", "deny", "not_in", "on_null")
@@ -130,7 +135,8 @@ def get(name: str, kind: Kind | None = None) -> type[Operator]:
         raise OperatorError(f"unknown {what} {name!r}{suggest(name, names(kind))}")
     if kind is not None and operator.kind != kind:
         raise OperatorError(
-            f"{name!r} is {article(operator.kind)}, not {article(kind)}{suggest(name, names(kind))}"
+            f"{name!r} is {article(operator.kind)}, not {article(kind)}: "
+            f"it belongs under {SECTIONS[operator.kind]!r}"
         )
     return operator
 

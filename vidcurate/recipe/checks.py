@@ -56,8 +56,12 @@ class _Checks:
 
     def columns(self, score: Sequence[Step], source: Sequence[Step]) -> None:
         owners = {f.name: "of the clip table itself" for f in CLIP_FIELDS}
+        seen: set[str] = set()
         for step in score:
             assert isinstance(step.operator, Scorer)
+            if step.id in seen:
+                continue  # the id is taken, which has been told
+            seen.add(step.id)
             unread = [c for c in step.operator.reads if c not in owners]
             # A step that was refused may have been the one to give the column.
             if unread and source and not self.document.problems:

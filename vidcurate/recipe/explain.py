@@ -50,6 +50,12 @@ def explain(
             detail, path
         ):
             continue
+        if detail["type"] == "model_type" and any(
+            p == path and e["type"] == "literal_error"
+            for p, e in found
+            if isinstance(e["input"], str)
+        ):
+            continue  # a word is a mistyped choice, not a missing mapping
         message = _message(detail, path, model, data, known)
         if message not in done.setdefault(path, []):
             done[path].append(message)

@@ -15,6 +15,7 @@ from vidcurate.errors import OperatorError, RecipeError
 from vidcurate.nearest import suggest
 from vidcurate.operator import registry
 from vidcurate.operator.base import Kind, Source
+from vidcurate.operator.registry import SECTIONS
 from vidcurate.recipe.checks import check_steps
 from vidcurate.recipe.explain import explain
 from vidcurate.recipe.model import (
@@ -32,14 +33,7 @@ from vidcurate.recipe.steps import read_step
 from vidcurate.recipe.yaml_lines import Document, KeyPath, parse_yaml
 from vidcurate.units import Share
 
-SECTION_KINDS: Mapping[str, Kind] = {
-    "source": "source",
-    "split": "splitter",
-    "edit": "editor",
-    "score": "scorer",
-    "group": "grouper",
-    "annotate": "annotator",
-}
+SECTION_KINDS: Mapping[str, Kind] = {section: kind for kind, section in SECTIONS.items()}
 _SELECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 

@@ -221,7 +221,8 @@ class _StepReader:
             self.problem(path, "a column of lists takes no threshold")
             return None
         if isinstance(value, list):
-            value = {"allow": value}
+            labels = self._labels(path, value, column)
+            return None if labels is None else Threshold(allow=labels)
         if not isinstance(value, dict):
             hint = f"[{value}]" if column.dtype in ("string", "bool") else f"{{min: {value}}}"
             self.problem(path, f"a threshold is a mapping or a list of labels; write {hint}")
