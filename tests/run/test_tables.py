@@ -277,6 +277,20 @@ def test_compaction_merges_small_parts_and_forgets_retired_rows(tmp_path):
     assert (last.pass_name, len(last.drops)) == ("compact", 6)
 
 
+def test_a_kill_after_a_compaction_was_published_leaves_rows_once(tmp_path):
+    commit(tmp_path, "clips", clips(["a"]), clips(["b"]))
+    with Lease(tmp_path) as lease:
+        committer = Committer(lease)
+        old = [part.path for part in read_manifests(tmp_path)[0].parts["clips"]]
+        merged = write_part(tmp_path, "clips", clips(["a", "b"]))
+        committer.commit("compact", {"clips": [merged]}, drops=old)
+        with vidcurate.open(tmp_path) as run:
+            assert run.table("clips").num_rows == 2
+        assert committer.clean() == 2
+    with vidcurate.open(tmp_path) as run:
+        assert run.table("clips").num_rows == 2
+
+
 def test_compaction_fills_parts_to_the_target_and_leaves_large_ones(tmp_path):
     parts = [pa.table({"clip_id": [f"{i}-{j:040}" for j in range(400)]}) for i in range(6)]
     commit(tmp_path, "vectors", *parts)

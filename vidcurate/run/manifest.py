@@ -8,6 +8,7 @@ are dead in the parts of all manifests before it, while rows of its own parts li
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import uuid
@@ -281,7 +282,7 @@ def publish(out: Path, manifest: Manifest) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, final)  # unlike a rename it fails where the name is taken
+        _name_new(temporary, final)
         sync_directory(final.parent)
     except FileExistsError as error:
         raise RunDirectoryError(
@@ -295,6 +296,17 @@ def publish(out: Path, manifest: Manifest) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _name_new(temporary: Path, final: Path) -> None:
+    """Give a file its name, unless that is taken."""
+    try:
+        os.link(temporary, final)  # unlike a rename it fails where the name is taken
+    except OSError as error:
+        # exFAT and some shares know no links; there the lease alone keeps a second writer out.
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS) or final.exists():
+            raise
+        temporary.replace(final)
 
 
 def _as_json(manifest: Manifest) -> dict[str, Any]:
