@@ -14,6 +14,7 @@ from vidcurate import FrameBatch, Frames, column, scorer
 _UNIT = "percent of the diagonal per second"
 _SMALLEST = 32  # px; below it OpenCV's DIS picks its scales by itself and can crash the process
 _CERTAIN = 0.3  # response of a true shift by up to 40 % of the picture; cuts and noise stay below
+_FOUND_ALONE = 12  # px
 _STEP = 12  # px between the points at which the flow is read
 
 
@@ -52,8 +53,8 @@ def motion(frames: FrameBatch) -> dict[str, float] | None:
 
     Typical: a still tripod shot reads a p95 below 0.5, a talking head 1 to 5, a slow pan a mean
     of 2 to 8 with a residual near 0, handheld sport 10 and more. Pans are read up to 50 % of the
-    diagonal per second, an object before a still background up to about 15; a cut inside the
-    clip reads as a high speed.
+    diagonal per second. An object that moves on its own by more than about a fifth of its width
+    between two frames reads too low, and a cut inside the clip reads as a high speed.
 
     Thresholds published for other methods (Farneback, RAFT, UniMatch) or other frame sizes and
     distances do not apply.
@@ -69,9 +70,11 @@ def motion(frames: FrameBatch) -> dict[str, float] | None:
 
     sums = np.zeros(3)
     before = _Picture(frames.pixels[0])
+    window = cv2.createHanningWindow(before.small.shape[::-1], cv2.CV_32F)
     for (t0, t1), pixels in zip(pairwise(frames.times), frames.pixels[1:], strict=True):
         after = _Picture(pixels)
-        start = before.shift(after)  # None starts from rest, which OpenCV's types do not know
+        # Without a start (None, which OpenCV's types do not know) the flow begins at rest.
+        start = before.shift(after, window)
         flow = method.calc(before.smooth, after.smooth, start)  # type: ignore[arg-type]
         sums += _speeds(grid, flow[points], width, height) * percent / (t1 - t0)
         before = after
@@ -98,15 +101,16 @@ class _Picture:
         small = cv2.resize(pixels, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
         self.small = small.astype(np.float32)
 
-    def shift(self, after: _Picture) -> npt.NDArray[np.float32] | None:
-        """The shift of the whole picture as a start for the flow, which loses pans past 30 px."""
-        height, width = self.small.shape
-        window = cv2.createHanningWindow((width, height), cv2.CV_32F)
-        by, certainty = cv2.phaseCorrelate(self.small, after.small, window)
-        if not certainty > _CERTAIN:
+    def shift(self, after: _Picture, window: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
+        """The shift of the whole picture as a start for the flow, which loses pans past 30 px.
+
+        None where it is not certain, or so small that the flow finds it by itself.
+        """
+        (x, y), certainty = cv2.phaseCorrelate(self.small, after.small, window)
+        if not (certainty > _CERTAIN and np.hypot(x, y) * 4 > _FOUND_ALONE):
             return None
         start = np.empty((*self.smooth.shape, 2), np.float32)
-        start[:] = np.multiply(by, 4)
+        start[..., 0], start[..., 1] = x * 4, y * 4
         return start
 
 
@@ -124,8 +128,7 @@ def _speeds(
     camera, _ = cv2.estimateAffinePartial2D(
         start, end, method=cv2.RANSAC, ransacReprojThreshold=1.0
     )
-    if camera is None:  # no two points agree: only a shift can be taken out
-        rest = end - start - np.median(end - start, axis=0)
-    else:
-        rest = end - (start @ camera[:, :2].T + camera[:, 2])
+    # No camera found (no two points agree): nothing can be taken out.
+    still = start if camera is None else start @ camera[:, :2].T + camera[:, 2]
+    rest = end - still
     return np.array([length.mean(), np.percentile(length, 95), np.linalg.norm(rest, axis=1).mean()])

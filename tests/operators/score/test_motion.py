@@ -47,7 +47,7 @@ def test_fast_pan_reads_its_speed(make_clip, texture, shift):
 
 def test_noise_on_a_flat_wall_is_slow(make_clip):
     noise = np.random.default_rng(0).normal(120, 2, (5, H, W))
-    assert motion().score(make_clip(noise, fps=2))["mean"] < 1.5
+    assert motion().score(make_clip(noise, fps=2))["mean"] < 4
 
 
 def test_speed_is_per_second_and_per_diagonal(make_clip, texture):
