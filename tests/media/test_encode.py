@@ -40,8 +40,7 @@ def encode(info: VideoInfo, out: Path, count: int = 4, how: Encode = FINE, **whe
     end = info.start_pts + int(Fraction(count, 25) / info.time_base)
     made = encode_clip(info, info.start_pts, end, out, how=how, **where)
     got = look(out)
-    turned = info.rotation % 180 and how.codec == "ffv1"
-    assert made.size == ((got.coded_height, got.coded_width) if turned else (got.width, got.height))
+    assert made.size == (got.width, got.height)
     assert len(made.times) == count
     return got
 
@@ -109,9 +108,7 @@ def luma(frame: av.VideoFrame) -> np.ndarray:
 
 
 def test_odd_sizes_lose_one_line(tmp_path: Path, make) -> None:
-    info = look(
-        make("odd.mkv", [quadrants(95, 63)] * 4, "ffv1", pix_fmt="yuv444p")
-    )
+    info = look(make("odd.mkv", [quadrants(95, 63)] * 4, "ffv1", pix_fmt="yuv444p"))
     got = encode(info, tmp_path / "out.mp4")
     assert (got.width, got.height, got.pix_fmt) == (94, 62, "yuv420p")
 
@@ -128,7 +125,7 @@ def test_colours_and_tags_stay(tmp_path: Path, make, matrix: str, full: bool) ->
     assert got.color_range == ("pc" if full else "tv")
     small = rgb(got)[4:-4:8, 4:-4:8]
     large = rgb(info)[8:-8:16, 8:-8:16]
-    assert np.abs(small - large).max() <= 4
+    assert np.abs(small - large).max() <= 6
 
 
 def test_rgb_becomes_bt709(tmp_path: Path, make) -> None:

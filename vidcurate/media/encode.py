@@ -6,6 +6,7 @@ One thread and bit-exact flags everywhere: the same clip is the same bytes on th
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from av.video.stream import VideoStream
 from vidcurate.errors import CutError, UserError
 from vidcurate.media.decode import Decoder
 from vidcurate.media.mp4 import create_mp4, movie_timescale, trim_edits
-from vidcurate.media.probe import MATRICES, PRIMARIES, TRANSFERS
+from vidcurate.media.probe import MATRICES, PRIMARIES, TRANSFERS, display_size
 from vidcurate.media.sound import Sound
 from vidcurate.media.video import Box, VideoInfo
 from vidcurate.recipe.model import Encode
@@ -60,7 +61,7 @@ _UNKNOWN = 2  # of ITU-T H.273
 
 @dataclass(frozen=True)
 class Encoded:
-    """What was written. times: pts of the frames from the clip's start; size: (width, height)."""
+    """What was written. times: pts from the clip's start; size: (width, height) as displayed."""
 
     times: list[int]
     size: tuple[int, int]
@@ -153,8 +154,10 @@ def encode_clip(
         trim_edits(out, int((end_pts - start_pts) * base * movie_timescale(base)))
         if track_sound is not None:
             track_sound.check(out)
-    turned = picture.size[::-1] if lossless and info.rotation % 180 else picture.size
-    return Encoded(times, turned)
+    shown = picture.size
+    if lossless:
+        shown = display_size(*picture.size, info.sar, info.rotation)
+    return Encoded(times, shown)
 
 
 def _frames(
@@ -318,6 +321,8 @@ def _scale(info: VideoInfo, size: tuple[int, int], pixels: str) -> str:
 def _track(
     writer: OutputContainer, info: VideoInfo, how: Encode, size: tuple[int, int], pixels: str
 ) -> VideoStream:
+    # SVT-AV1 writes its greeting to stderr otherwise.
+    os.environ.setdefault("SVT_LOG", "1")
     name = "libx264rgb" if pixels == "rgb24" else _ENCODERS[how.codec]
     rate = (info.fps or Fraction(25)).limit_denominator(100_000)
     track = writer.add_stream(name, rate=rate, options=_options(how))
