@@ -68,6 +68,15 @@ def test_the_name_means_nothing(name, make, tmp_path):
         assert video_stream(container, Path(name)).width == 64
 
 
+def test_metadata_need_not_be_utf8(make):
+    path = make("a.mp4", gray_frames(3))
+    data = path.read_bytes()
+    assert b"VideoHandler" in data
+    path.write_bytes(data.replace(b"VideoHandler", b"Vide\xf6Handler"))
+    with open_video(path) as container:
+        assert video_stream(container, path).width == 64
+
+
 def test_one_decoder_thread(make):
     with open_video(make("a.mp4", gray_frames(3))) as container:
         context = container.streams.video[0].codec_context

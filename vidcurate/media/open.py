@@ -50,7 +50,8 @@ def open_video(path: Path, *, motion_vectors: bool = False, fast: bool = False) 
     """
     head = _head(path)
     try:
-        container = av.open(f"file:{path}", "r", options=_OPTIONS)
+        # Titles and names in the header are not always the UTF-8 that they should be.
+        container = av.open(f"file:{path}", "r", options=_OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
         raise _explained(path, head, error) from error
     options = {"threads": "1"}
