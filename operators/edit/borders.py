@@ -24,10 +24,10 @@ class Borders(Editor):
     count: frames looked at, spread over the clip, at source size: the box is true to 2 pixels.
 
     A side is cut only where the bar ends in a straight, steep edge: within 8 lines inside it, a
-    quarter of a line is brighter than the threshold in some frame, and four times as bright as the
-    bar on average. So a dark scene, a vignette or a black clip keeps its whole picture; and bars that
-    hold a logo or subtitles stay. Sides of the box are even, rounded inwards. The idea is that of
-    FFmpeg's cropdetect filter.
+    quarter of a line is brighter than the threshold in some frame, and four times as bright as
+    the bar on average. So a dark scene, a vignette or a black clip keeps its whole picture; and
+    bars that hold a logo or subtitles stay. Sides of the box are even, rounded inwards. The idea
+    is that of FFmpeg's cropdetect filter.
     """
 
     name: ClassVar[str] = "borders"
