@@ -295,10 +295,11 @@ def _costs(score: Mapping[str, Any]) -> list[Cost]:
         counts = [step.get(key) for key in ("calls", "errors", "nulls")]
         return Cost(title, seconds, seconds / whole, per, *counts)
 
-    found = [cost("decode", decode, {})]
-    found += [cost(name, float(step.get("seconds") or 0), step) for name, step in steps.items()]
     rest = whole - timed
-    if rest > 0.005 * whole:
+    measured = rest > 0.005 * whole
+    found = [cost("decode" if measured else "decode, scaling, the rest", decode, {})]
+    found += [cost(name, float(step.get("seconds") or 0), step) for name, step in steps.items()]
+    if measured:
         found.append(cost("scaling, tables, the rest", rest, {}))
     return found
 

@@ -12,7 +12,8 @@ from typing import Any
 from vidcurate.operator.base import Scorer
 from vidcurate.operator.columns import Column, Threshold, column_name
 from vidcurate.recipe.model import Recipe, Step
-from vidcurate.run.tables import Run, quoted
+from vidcurate.run.tables import Run, literal, quoted
+from vidcurate.select import violation
 
 _BINS = 36
 _LABELS = 12
@@ -35,38 +36,22 @@ def one(run: Run, query: str) -> Row:
     return row
 
 
-def literal(x: Any) -> str:
-    """An SQL literal of a number, a label or a path."""
-    if isinstance(x, bool):
-        return "true" if x else "false"
-    if isinstance(x, int | float):
-        return repr(x) if math.isfinite(x) else f"'{x}'::DOUBLE"
-    return "'" + str(x).replace("'", "''") + "'"
-
-
 def selection_view(run: Run, selection: str) -> str | None:
     """The SQL name of a selection's fates; None before `vidcurate select` ran."""
     written = run.out / "selections" / selection / "selection.yaml"
     return quoted(f"selection_{selection}") if written.is_file() else None
 
 
-def violated(threshold: Threshold, column: str) -> str:
-    """The SQL condition under which a value fails: the same as `Threshold.violated`."""
-    col = quoted(column)
-    # DuckDB orders NaN above every number; a threshold lets no NaN pass.
-    parts = []
-    if threshold.min is not None:
-        parts.append(f"NOT ({col} >= {literal(threshold.min)} AND NOT isnan({col}::DOUBLE))")
-    if threshold.max is not None:
-        parts.append(f"NOT ({col} <= {literal(threshold.max)})")
-    if threshold.allow is not None:
-        allowed = ", ".join(map(literal, threshold.allow))
-        parts.append(f"{col} NOT IN ({allowed})" if allowed else "true")
-    if threshold.deny:
-        parts.append(f"{col} IN ({', '.join(map(literal, threshold.deny))})")
-    known = f"({' OR '.join(parts) or 'false'})"
-    null = "true" if threshold.on_null == "drop" else "false"
-    return f"(CASE WHEN {col} IS NULL THEN {null} ELSE {known} END)"
+def violated(threshold: Threshold, column: str, spec: Column) -> str:
+    """The SQL condition, true or false, under which a clip fails, as selection decides it."""
+    kind = "VARCHAR" if spec.dtype == "string" else spec.dtype
+    return f"coalesce({violation(threshold, column, kind)}, false)"
+
+
+def spec(step: Step, key: str) -> Column:
+    """What a score step declares of one of its columns."""
+    assert isinstance(step.operator, Scorer)
+    return step.operator.columns[key]
 
 
 def judged(step: Step, fingerprints: Mapping[str, str]) -> str:
@@ -283,7 +268,9 @@ def distributions(run: Run, recipe: Recipe, fingerprints: Mapping[str, str]) -> 
             f"approx_count_distinct({col}) FILTER ({has}) AS distinct{i}",
         ]
         if threshold is not None:
-            parts.append(f"count(*) FILTER ({has} AND {violated(threshold, column)}) AS failing{i}")
+            parts.append(
+                f"count(*) FILTER ({has} AND {violated(threshold, column, spec)}) AS failing{i}"
+            )
         if spec.dtype in _NUMERIC:
             sane = f"{has} AND isfinite({col}::DOUBLE)"
             parts += [

@@ -60,7 +60,7 @@ def size(n_bytes: float | None) -> str:
     while n_bytes >= 1024 and power < len(_SIZES) - 1:
         n_bytes /= 1024
         power += 1
-    return f"{n_bytes:.3g} {_SIZES[power]}"
+    return f"{_three(n_bytes)} {_SIZES[power]}"
 
 
 def value(x: Any) -> str:
@@ -76,8 +76,13 @@ def value(x: Any) -> str:
             return str(x)
         if x and (abs(x) >= 1e9 or abs(x) < 1e-3):
             return f"{x:.3g}"
-        return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+        return _three(x)
     return str(x)
+
+
+def _three(x: float) -> str:
+    # Not `.3g` alone: it writes 1000 as 1e+03.
+    return f"{x:,.0f}" if abs(x) >= 99.95 else f"{x:.3g}"
 
 
 def limit(x: float) -> str:

@@ -19,19 +19,19 @@ from urllib.parse import urlsplit
 
 from vidcurate.errors import VidcurateError
 from vidcurate.media.video import Box
-from vidcurate.operator.columns import MAIN, column_name
-from vidcurate.recipe.model import Limits, Recipe, Selection
+from vidcurate.operator.columns import MAIN, Threshold, column_name
+from vidcurate.recipe.model import Limits, Recipe, Selection, Step
 from vidcurate.report import format
 from vidcurate.report.figures import (
     Drop,
     judged,
-    literal,
     rows,
+    spec,
     used_columns,
     violated,
 )
 from vidcurate.run.child import Child
-from vidcurate.run.tables import Run, quoted
+from vidcurate.run.tables import Run, literal, quoted
 
 PER_SHEET = 12
 MAX_TILES = 420  # of about 14 kB each
@@ -83,6 +83,7 @@ class Sheet:
     clips: int
     tiles: list[Tile] = field(default_factory=list)
     note: str = ""
+    name_values: bool = False
 
 
 @dataclass
@@ -110,58 +111,24 @@ def contact_sheets(
     over the values, those nearest to the threshold first.
     """
     pick = _Picker(run, recipe, selection, fingerprints)
-    found = [Sheets("kept", sheets=[pick.sheet("kept", "", kept, "s.fate = 'kept'", [])])]
+    found = [Sheets("kept", sheets=[pick.sheet("kept", "", kept, "s.fate = 'kept'")])]
     for step in recipe.score:
-        of_step = Sheets(step.id, safety=step.safety)
-        for key, threshold in step.thresholds.items():
-            column = column_name(step.id, key)
-            if column not in pick.have:
-                continue
-            named = [d for d in drops if d.by == step.id and _names(d.reason, step.id, key)]
-            if step.report_only:
-                fails = f"{judged(step, fingerprints)} AND {violated(threshold, column)}"
-                (row,) = rows(run, f"SELECT count(*) AS clips FROM clips WHERE {fails}")
-                if row["clips"]:
-                    of_step.sheets.append(
-                        pick.sheet(
-                            "would_drop",
-                            key or step.id,
-                            row["clips"],
-                            fails,
-                            [column],
-                            ascending=threshold.min is None,
-                        )
-                    )
-            for drop in named:
-                if step.safety:
-                    of_step.sheets.append(Sheet("dropped", drop.reason, drop.clips))
-                    continue
-                where = f"s.fate = 'dropped' AND {_same(drop)}"
-                # What fails a maximum begins nearest to it with its lowest values.
-                ascending = drop.reason.removeprefix(key or step.id).strip().startswith(">")
-                of_step.sheets.append(
-                    pick.sheet(
-                        "dropped", drop.reason, drop.clips, where, [column], ascending=ascending
-                    )
-                )
-            if not step.safety and named and kept:
-                passing = f"s.fate = 'kept' AND {quoted(column)} IS NOT NULL"
-                ascending = threshold.min is not None or threshold.max is None
-                sheet = pick.sheet(
-                    "kept", key or step.id, kept, passing, [column], ascending=ascending
-                )
-                of_step.sheets.append(sheet)
-        if of_step.sheets:
-            found.append(of_step)
+        made = [
+            sheet
+            for key, threshold in step.thresholds.items()
+            if column_name(step.id, key) in pick.have
+            for sheet in pick.threshold(step, key, threshold, drops, kept)
+        ]
+        if made:
+            found.append(Sheets(step.id, step.safety, made))
     steps = {step.id for step in recipe.score}
     for drop in drops:
-        if drop.by in steps:
-            continue
-        text = rules.where if drop.by == "where" else rules.order
-        columns = used_columns(text or "", pick.scores)[:2]
-        where = f"s.fate = 'dropped' AND {_same(drop)}"
-        sheet = pick.sheet("dropped", drop.reason, drop.clips, where, columns)
-        found.append(Sheets(drop.by, sheets=[sheet]))
+        if drop.by not in steps:
+            text = rules.where if drop.by == "where" else rules.order
+            columns = used_columns(text or "", pick.scores)[:2]
+            sheet = pick.sheet("dropped", drop.reason, drop.clips, _dropped(drop), columns)
+            sheet.name_values = True
+            found.append(Sheets(drop.by, sheets=[sheet]))
     return found
 
 
@@ -171,8 +138,9 @@ def _names(reason: str, step_id: str, key: str) -> bool:
     return word in ({step_id, ""} if key == MAIN else {key, column_name(step_id, key)})
 
 
-def _same(drop: Drop) -> str:
-    return f"s.\"by\" = {literal(drop.by)} AND coalesce(s.reason, '') = {literal(drop.reason)}"
+def _dropped(drop: Drop) -> str:
+    same = f"coalesce(s.reason, '') = {literal(drop.reason)}"
+    return f"s.fate = 'dropped' AND s.\"by\" = {literal(drop.by)} AND {same}"
 
 
 class _Picker:
@@ -181,7 +149,7 @@ class _Picker:
     def __init__(
         self, run: Run, recipe: Recipe, selection: str, fingerprints: Mapping[str, str]
     ) -> None:
-        self.run, self.selection = run, selection
+        self.run, self.selection, self.fingerprints = run, selection, fingerprints
         self.have = set(run.sql("SELECT * FROM clips LIMIT 0").column_names)
         self.scores = [c for step in recipe.score for c in step.columns if c in self.have]
         safe = []
@@ -189,10 +157,37 @@ class _Picker:
             safe.append(judged(step, fingerprints))
             for key, threshold in step.thresholds.items():
                 column = column_name(step.id, key)
-                safe.append(
-                    f"NOT {violated(threshold, column)}" if column in self.have else "false"
-                )
+                passes = f"NOT {violated(threshold, column, spec(step, key))}"
+                safe.append(passes if column in self.have else "false")
         self.safe = " AND ".join(safe) or "true"
+
+    def threshold(
+        self, step: Step, key: str, limit: Threshold, drops: Sequence[Drop], kept: int
+    ) -> Iterator[Sheet]:
+        """The clips that a threshold drops, would drop, or let pass to be kept."""
+        column, title = column_name(step.id, key), key or step.id
+        if step.report_only:
+            fails = (
+                f"{judged(step, self.fingerprints)} AND {violated(limit, column, spec(step, key))}"
+            )
+            (row,) = rows(self.run, f"SELECT count(*) AS clips FROM clips WHERE {fails}")
+            if row["clips"]:
+                up = limit.min is None
+                yield self.sheet("would_drop", title, row["clips"], fails, [column], ascending=up)
+            return
+        named = [d for d in drops if d.by == step.id and _names(d.reason, step.id, key)]
+        for drop in named:
+            if step.safety:
+                yield Sheet("dropped", drop.reason, drop.clips)
+                continue
+            # What fails a maximum begins nearest to it with its lowest values.
+            up = drop.reason.removeprefix(title).strip().startswith(">")
+            where = _dropped(drop)
+            yield self.sheet("dropped", drop.reason, drop.clips, where, [column], ascending=up)
+        if named and kept and not step.safety:
+            where = f"s.fate = 'kept' AND {quoted(column)} IS NOT NULL"
+            up = limit.min is not None or limit.max is None
+            yield self.sheet("kept", title, kept, where, [column], ascending=up)
 
     def sheet(
         self,
@@ -200,7 +195,7 @@ class _Picker:
         reason: str,
         clips: int,
         where: str,
-        columns: Sequence[str],
+        columns: Sequence[str] = (),
         *,
         ascending: bool = False,
     ) -> Sheet:
