@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from vidcurate.errors import OperatorError, UserError
 from vidcurate.operator import registry
@@ -53,7 +54,7 @@ def try_scorer(
         path=video.resolve(),
     )
     rows, faults = [], []
-    for message in score_video(("ops test", ScorePlan.of(recipe, {}), job)):
+    for message in score_video((uuid4().hex, ScorePlan.of(recipe, {}), job)):
         if isinstance(message, Scored):
             rows.append(message.row)
         elif isinstance(message, Faulty):

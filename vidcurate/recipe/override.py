@@ -68,6 +68,7 @@ def set_value(document: Document, keys: list[str], value: Any, place: str) -> No
     """
     at: Any = document.data
     done: KeyPath = ()
+    made: KeyPath | None = None  # the outermost mapping that was not there before
     for i, key in enumerate(keys):
         last = i == len(keys) - 1
         if isinstance(at, list):
@@ -81,6 +82,8 @@ def set_value(document: Document, keys: list[str], value: Any, place: str) -> No
                 at = at[index]
         elif isinstance(at, dict):
             done = (*done, key)
+            if made is None and at.get(key) is None:
+                made = done
             if last:
                 at[key] = value
             else:
@@ -90,7 +93,7 @@ def set_value(document: Document, keys: list[str], value: Any, place: str) -> No
     # Marks of what stood below are stale now.
     for old in [p for p in document.places if p[: len(done)] == done]:
         del document.places[old]
-    document.places[done] = place
+    document.places[made or done] = place
 
 
 def expand(document: Document, data: Any, path: KeyPath = ()) -> Any:
