@@ -134,3 +134,18 @@ def test_many_sheets_share_the_tiles() -> None:
     take_pictures(groups)
 
     assert {len(group.sheets[0].tiles) for group in groups} == {sheets.MAX_TILES // 100}
+
+
+def test_a_large_group_is_drawn_from_a_share_of_its_ids(
+    finished: Run, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = [t.clip_id for t in made(finished, recipe)["kept"].sheets[0].tiles]
+    monkeypatch.setattr(sheets, "_PLENTY", 14)  # of 17 that are kept
+    monkeypatch.setattr(sheets, "PER_SHEET", 3)
+    shared = [t.clip_id for t in made(finished, recipe)["kept"].sheets[0].tiles]
+
+    assert len(shared) == 3
+    assert shared[0] == usual[0]
+    assert max(shared) < f"{int(14 / 17 * 2**32):08x}"
+    monkeypatch.setattr(sheets, "_PLENTY", 1)  # a share with too few: all are looked at
+    assert len(made(finished, recipe)["kept"].sheets[0].tiles) == 3

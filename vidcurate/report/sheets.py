@@ -24,6 +24,7 @@ from vidcurate.recipe.model import Limits, Recipe, Selection, Step
 from vidcurate.report import format
 from vidcurate.report.figures import (
     Drop,
+    Row,
     judged,
     rows,
     spec,
@@ -37,6 +38,7 @@ PER_SHEET = 12
 MAX_TILES = 420  # of about 14 kB each
 MAX_BYTES = 6_000_000
 _SAMPLE = 600
+_PLENTY = 20 * _SAMPLE  # clips of a group that are enough to draw a sample from
 _FRAME = (160, 120)  # pixels that one frame of a tile fits in
 _QUALITY = 72
 _LIMITS = Limits(time=120.0, stall=60.0)
@@ -199,16 +201,13 @@ class _Picker:
         *,
         ascending: bool = False,
     ) -> Sheet:
-        values = "".join(f", c.{quoted(column)}" for column in columns)
-        drawn = rows(
-            self.run,
-            f"""WITH drawn AS (SELECT c.clip_id, c.video_id, c.start, c."end", c.crop, c.media
-                    {values} FROM clips c
-                    JOIN {self.selection} s USING (clip_id)
-                    WHERE {where} AND {self.safe} ORDER BY c.clip_id LIMIT {_SAMPLE})
-                SELECT drawn.*, v.location FROM drawn JOIN videos v USING (video_id)
-                ORDER BY clip_id""",
-        )
+        # A share of the ids is a fair sample and spares the join of whole tables. Only where
+        # safety steps clear too few of it are all looked at.
+        drawn: list[Row] = []
+        if clips > _PLENTY:
+            drawn = self._draw(f"{where} AND {_ids_below(_PLENTY / clips)}", columns)
+        if len(drawn) < PER_SHEET:
+            drawn = self._draw(where, columns)
         if columns and all(isinstance(row[columns[0]], int | float) for row in drawn):
             sign = 1 if ascending else -1
             drawn.sort(key=lambda row: (math.isnan(x := row[columns[0]]), sign * x))
@@ -233,6 +232,23 @@ class _Picker:
             sheet.note = f"{gone} of the clips drawn have no picture: their source is not here."
         sheet.tiles = spread(at_hand or tiles, PER_SHEET)
         return sheet
+
+    def _draw(self, where: str, columns: Sequence[str]) -> list[Row]:
+        values = "".join(f", c.{quoted(column)}" for column in columns)
+        return rows(
+            self.run,
+            f"""WITH drawn AS (SELECT c.clip_id, c.video_id, c.start, c."end", c.crop, c.media
+                    {values} FROM clips c JOIN {self.selection} s USING (clip_id)
+                    WHERE {where} AND {self.safe} ORDER BY c.clip_id LIMIT {_SAMPLE})
+                SELECT drawn.*, v.location FROM drawn JOIN videos v USING (video_id)
+                ORDER BY clip_id""",
+        )
+
+
+def _ids_below(share: float) -> str:
+    """The SQL condition of a share (below 1) of all clips: ids are hashes, in hex."""
+    bound = f"'{int(share * 2**32):08x}'"
+    return f"c.clip_id < {bound} AND s.clip_id < {bound}"
 
 
 _T = TypeVar("_T")
