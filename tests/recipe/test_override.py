@@ -40,10 +40,16 @@ def test_a_value_is_yaml():
         ("score.still.max", 2, {"name": "static", "id": "still", "max": 7}),
         ("score.slow.gate", 3, {"motion": {"id": "slow", "gate": 7}}),
         ("score.3", 3, 7),
+        ("score.technical", 0, {"technical": 7}),
     ],
 )
 def test_a_step_is_named_by_id_or_position(path, index, settings):
     assert changed(f"{path}=7").data["score"][index] == settings
+
+
+def test_other_settings_keep_the_id():
+    assert changed("score.still={max: 2}").data["score"][2] == {"static": {"id": "still", "max": 2}}
+    assert changed("score.motion=").data["score"][1] == {"motion": None}
 
 
 def test_missing_mappings_are_made():

@@ -38,7 +38,8 @@ def step_id(entry: Any) -> str | None:
 def apply_set(document: Document, override: str) -> None:
     """Apply one `path.to.key=value` to the document's data; mistakes go to its problems.
 
-    The value is YAML. A step is named by its id or its position: `score.motion.p95.min=0.7`.
+    The value is YAML. A step is named by its id or its position: `score.motion.p95.min=0.7`;
+    `score.motion={...}` replaces its settings, `score.3={...}` the whole entry.
     Mappings that are missing on the way are made, steps are not.
     """
     place = f"--set {override}"
@@ -75,7 +76,7 @@ def set_value(document: Document, keys: list[str], value: Any, place: str) -> No
             index = _index(at, key, done)
             done = (*done, index)
             if last:
-                at[index] = value
+                at[index] = value if key.isdigit() else _with_settings(at[index], key, value)
             elif len(done) == 2 and done[0] in STEP_LISTS:
                 at, done = _enter(at, index, done)
             else:
@@ -166,6 +167,15 @@ def _enter(steps: list[Any], index: int, path: KeyPath) -> tuple[dict[str, Any],
         settings = {}
         steps[index] = {name: settings}
     return settings, path if settings is steps[index] else (*path, name)
+
+
+def _with_settings(entry: Any, key: str, value: Any) -> Any:
+    """The entry of that id with other settings; the id stays."""
+    name = step_name(entry)
+    assert name is not None
+    if key != name and isinstance(value, dict):
+        value = {"id": key, **value}
+    return {name: value}
 
 
 def _refuse(document: Document, place: str, message: str) -> None:

@@ -25,6 +25,8 @@ def recipe_schema() -> dict[str, Any]:
     # A key without a value stands for its defaults.
     for key in ("select", "pack", "acquire", "limits", "commit"):
         properties[key] = {"anyOf": [properties[key], {"type": "null"}]}
+    selection = {"anyOf": [{"$ref": "#/$defs/Selection"}, {"type": "null"}]}
+    properties["select"]["anyOf"][0]["additionalProperties"] = selection
     for section, kind in SECTION_KINDS.items():
         step = _step(kind, definitions)
         properties[section] = step if section == "source" else {"type": "array", "items": step}
