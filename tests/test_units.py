@@ -34,7 +34,13 @@ def test_the_message_shows_the_number_with_a_unit():
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("64MiB", 64 * 2**20), ("4TB", 4 * 10**12), ("500kB", 500_000), ("1.5 GiB", 3 * 2**29), ("7B", 7)],
+    [
+        ("64MiB", 64 * 2**20),
+        ("4TB", 4 * 10**12),
+        ("500kB", 500_000),
+        ("1.5 GiB", 3 * 2**29),
+        ("7B", 7),
+    ],
 )
 def test_sizes(text, size):
     assert parse_size(text) == size
