@@ -257,15 +257,14 @@ def test_the_cap_takes_clips_by_hash_and_the_same_each_time(tmp_path):
 
 def test_linked_videos_share_their_split(tmp_path):
     names = [f"{i:03}" for i in range(300)]
-    # 1 <- 101 <- 201, 2 <- 102 <- 202, ...: only 0xx are roots
-    links = {n: f"{int(n) - 100:03}" for n in names[100:]}
+    # 1, 101 and 201 have equal bytes, so have 2, 102 and 202, ...
     video = {f.name: None if f.nullable else "x" for f in VIDEO_SCHEMA}
-    videos = [{**video, "video_id": n, "duplicate_of": links.get(n)} for n in names]
+    videos = [{**video, "video_id": n, "content_id": n[1:]} for n in names]
     commit(tmp_path, [{"video_id": n} for n in names])
     with Lease(tmp_path) as lease:
         part = write_part(tmp_path, "videos", pa.Table.from_pylist(videos, schema=VIDEO_SCHEMA))
         Committer(lease).commit("score", {"videos": [part]})
-    report, _ = run_select(tmp_path, recipe(val=0.25))
+    report, _ = run_select(tmp_path, recipe(val=0.25, duplicates="keep"))
     with vidcurate.open(tmp_path) as run:
         rows = run.sql("SELECT video_id, split FROM selection_default JOIN clips USING (clip_id)")
         split = dict(zip(*(c.to_pylist() for c in rows.columns), strict=True))
@@ -275,6 +274,22 @@ def test_linked_videos_share_their_split(tmp_path):
         assert split[name] == ("val" if value < 0.25 else "train")
     assert report.val == list(split.values()).count("val") > 0
     assert report.train == 300 - report.val
+
+
+def test_of_equal_clips_in_equal_files_one_is_kept(tmp_path):
+    video = {f.name: None if f.nullable else "x" for f in VIDEO_SCHEMA}
+    videos = [{**video, "video_id": n, "content_id": "same"} for n in ("a", "b")]
+    videos.append({**video, "video_id": "c", "content_id": "other"})
+    times = [("a", 0.0, 2.0), ("b", 0.0, 2.0), ("b", 2.0, 4.0), ("c", 0.0, 2.0)]
+    commit(tmp_path, [{"video_id": v, "start": s, "end": e} for v, s, e in times])
+    with Lease(tmp_path) as lease:
+        part = write_part(tmp_path, "videos", pa.Table.from_pylist(videos, schema=VIDEO_SCHEMA))
+        Committer(lease).commit("score", {"videos": [part]})
+    report, fates = run_select(tmp_path, recipe())
+    assert fates["c1"] == ("dropped", "duplicates", "same bytes as another video")
+    assert [fates[c] for c in ("c0", "c2", "c3")] == [KEPT] * 3
+    kept, _ = run_select(tmp_path, recipe(duplicates="keep"))
+    assert (report.kept, kept.kept) == (3, 4)
 
 
 def test_the_written_table_has_its_schema_and_order(tmp_path):

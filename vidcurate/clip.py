@@ -163,7 +163,6 @@ VIDEO_FIELDS: list[pa.Field] = [
             ("audio_rate", pa.int32()),
             ("audio_channels", pa.int32()),
             ("content_id", pa.string()),
-            ("duplicate_of", pa.string()),
             ("scenes", pa.int32()),  # before the length limits
             ("scenes_too_short", pa.int32()),
             ("scenes_too_long", pa.int32()),

@@ -151,6 +151,10 @@ def _prepare(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str,
     if not present.issuperset(clip_schema(recipe).names):  # a step that has not run yet
         query += " UNION ALL BY NAME SELECT * FROM _expected"
     connection.execute(f"CREATE TEMP VIEW _clips_of_recipe AS {query}")
+    connection.execute(
+        "CREATE TEMP TABLE _twins AS SELECT c.clip_id FROM clips c JOIN videos v USING (video_id) "
+        'JOIN clips o ON o.video_id = v.duplicate_of AND o.start = c.start AND o."end" = c."end"'
+    )
     rows = connection.execute("DESCRIBE _clips_of_recipe").fetchall()
     return {row[0]: row[1] for row in rows}
 
@@ -160,6 +164,9 @@ def _verdict(
 ) -> str:
     """The SQL expression of a clip's code before `where`; fills the list of fates."""
     cases = []
+    if work.selection.duplicates == "drop":
+        code = work.code(_Fate("dropped", "duplicates", "same bytes as another video"))
+        cases.append(f"WHEN clip_id IN (SELECT clip_id FROM _twins) THEN {code}")
     for step in steps:
         current = f"fingerprints[{literal(step.id)}] = {literal(fingerprints[step.id])}"
         for name, threshold in step.thresholds.items():
@@ -320,14 +327,10 @@ def _try(work: _Selecting, key: str, text: str, query: str) -> None:
 
 
 def _split(work: _Selecting) -> None:
-    """Make `_root` (video_id, root): the smallest video linked with each duplicate."""
+    """Make `_root` (video_id, root): the original of each duplicate."""
     work.connection.execute(
-        # A video names one larger than none of its duplicates; follow the names downwards.
-        "CREATE TEMP TABLE _root AS WITH RECURSIVE up AS ("
-        "SELECT video_id, duplicate_of AS root FROM videos WHERE duplicate_of < video_id "
-        "UNION SELECT up.video_id, v.duplicate_of FROM up JOIN videos v ON v.video_id = up.root "
-        "WHERE v.duplicate_of < v.video_id"
-        ") SELECT video_id, min(root) AS root FROM up GROUP BY video_id"
+        "CREATE TEMP TABLE _root AS "
+        "SELECT video_id, duplicate_of AS root FROM videos WHERE duplicate_of IS NOT NULL"
     )
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from vidcurate import __version__
-from vidcurate.cli import doctor, ops, recipes
+from vidcurate.cli import doctor, ops, recipes, runs
 from vidcurate.cli.output import print_error
 from vidcurate.errors import UserError, VidcurateError
 
@@ -61,6 +61,20 @@ def _options(
     """Options of every command."""
 
 
+for command in (
+    runs.run,
+    runs.score,
+    runs.group,
+    runs.select,
+    runs.annotate,
+    runs.pack,
+    runs.report,
+    runs.status,
+    runs.retry,
+    runs.sql,
+    runs.plan,
+):
+    app.command(command.__name__)(command)
 app.command("validate")(recipes.validate)
 app.command("schema")(recipes.schema)
 app.add_typer(ops.app, name="ops")

@@ -68,6 +68,7 @@ class Selection(Section):
     per_video: at most this many clips of one video. limit: at most this many in all.
     order: SQL order in which per_video and limit take clips (default: by hash of the clip id).
     val: share of videos in the validation split.
+    duplicates: of clips with equal times in files with equal bytes one is kept ("drop"), or all.
     """
 
     where: str | None = None
@@ -75,6 +76,7 @@ class Selection(Section):
     limit: Annotated[int, Field(ge=1)] | None = None
     order: str | None = None
     val: Share = 0.01
+    duplicates: Literal["drop", "keep"] = "drop"
 
 
 class Buckets(Section):

@@ -130,6 +130,14 @@ def run_select(work: Session) -> dict[str, SelectReport]:
     return reports
 
 
+def run_report(work: Session) -> Path:
+    """OUT/report.html, of the recipe's first selection."""
+    from vidcurate.report.build import build_report
+
+    with tables.open(work.out) as run:
+        return build_report(run, work.recipe)
+
+
 def _plain(report: SelectReport) -> dict[str, Any]:
     values = asdict(report)
     values["dropped"] = [

@@ -203,7 +203,7 @@ class Run:
         for table in KEYS:
             _empty(connection, f"_base_{table}", BASE[table])
             # Views that join are built on views that do not.
-            name = "_clips" if table == "clips" else table
+            name = f"_{table}" if table in ("clips", "videos") else table
             connection.execute(f"CREATE VIEW {name} AS {self._view(connection, table)}")
         joined = "".join(
             f" LEFT JOIN {table} USING (clip_id)"
@@ -211,6 +211,13 @@ class Run:
             if self.parts[table]
         )
         connection.execute(f"CREATE VIEW clips AS SELECT * FROM _clips{joined}")
+        # Of videos with equal bytes the smallest id is the original. Found while reading: which
+        # one is smallest is known only when all are committed.
+        connection.execute(
+            "CREATE VIEW videos AS SELECT *, CASE WHEN content_id IS NOT NULL THEN "
+            "nullif(min(video_id) OVER (PARTITION BY content_id), video_id) END AS duplicate_of "
+            "FROM _videos"
+        )
         return connection
 
     def _view(self, connection: duckdb.DuckDBPyConnection, table: str) -> str:

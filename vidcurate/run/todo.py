@@ -53,7 +53,8 @@ def survey(run: Run, recipe: Recipe) -> Todo:
     todo = Todo()
     rows = run.sql("SELECT location, video_id, size_bytes, state, split_fingerprint FROM videos")
     for row in _rows(rows):
-        todo.videos[row.pop("location")] = KnownVideo(**row)
+        location = row.pop("location")
+        todo.videos[location] = KnownVideo(**row)
     todo.resplit = {
         v.video_id for v in todo.videos.values() if v.split_fingerprint != prints["split"]
     }

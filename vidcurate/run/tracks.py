@@ -224,7 +224,8 @@ class Track:
         scene, self._scene = self._scene, None
         if scene is None:
             return []
-        self.counts.scenes += 1
+        if self.interval.start_pts is None:  # else it was counted when it was found
+            self.counts.scenes += 1
         limit = end - trim
         while trim and scene.marks and end > limit + _EPS:
             end_pts, end, end_bytes = scene.marks.pop()
