@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 from vidcurate.errors import CutError
 from vidcurate.media.decode import uses_dts
 from vidcurate.media.encode import encode_clip
-from vidcurate.media.mp4 import create_mp4, movie_timescale, trim_edits
+from vidcurate.media.mp4 import create_mp4, movie_timescale, muxing_error, trim_edits
 from vidcurate.media.open import open_video, video_stream
 from vidcurate.media.sound import Sound, SoundError
 from vidcurate.media.video import Box, VideoInfo
@@ -103,6 +103,7 @@ def cut_clip(
 
     Raises:
         CutError: neither way gives exactly the source's frames.
+        RunDirectoryError: the disk is full.
         DecodeError: the source cannot be decoded there.
     """
     assert start_pts < end_pts
@@ -153,6 +154,7 @@ def copy_clip(
     and rotation stay. Pts are in the time base of the source's video stream.
 
     Raises:
+        RunDirectoryError: the disk is full.
         CutError: MP4 cannot hold the codec, there is no key frame before the start, or packets
             have no time stamps. The file may be half-written.
         SoundError: the sound cannot be had in this way.
@@ -193,7 +195,7 @@ def copy_clip(
                 if track_sound is not None:
                     track_sound.mux_until(writer, None)
         except av.FFmpegError as error:
-            raise CutError(f"its packets cannot be written as MP4 ({error.strerror})") from error
+            raise muxing_error(out, "its packets cannot be written as MP4", error) from error
         trim_edits(out, int((end_pts - start_pts) * base * movie_timescale(base)))
         if track_sound is not None:
             track_sound.check(out)

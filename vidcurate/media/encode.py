@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 
 from vidcurate.errors import CutError, UserError
 from vidcurate.media.decode import Decoder
-from vidcurate.media.mp4 import create_mp4, movie_timescale, trim_edits
+from vidcurate.media.mp4 import create_mp4, movie_timescale, muxing_error, trim_edits
 from vidcurate.media.probe import MATRICES, PRIMARIES, TRANSFERS, display_size
 from vidcurate.media.sound import Sound
 from vidcurate.media.video import Box, VideoInfo
@@ -118,6 +118,7 @@ def encode_clip(
 
     Raises:
         CutError: no frame in the interval, or the encoder refuses.
+        RunDirectoryError: the disk is full.
         SoundError: the sound cannot be had in this way.
         DecodeError: the source cannot be decoded.
         UserError: an unknown preset.
@@ -148,7 +149,7 @@ def encode_clip(
                 if track_sound is not None:
                     track_sound.mux_until(writer, None)
         except av.FFmpegError as error:
-            raise CutError(f"the {how.codec} encoder refuses ({error.strerror})") from error
+            raise muxing_error(out, f"the {how.codec} encoder refuses", error) from error
         if not times:
             raise CutError("no frame in the interval")
         trim_edits(out, int((end_pts - start_pts) * base * movie_timescale(base)))

@@ -6,6 +6,7 @@ says which part of its media is shown.
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,6 +15,8 @@ from typing import BinaryIO
 
 import av
 from av.container import OutputContainer
+
+from vidcurate.errors import CutError, RunDirectoryError, VidcurateError
 
 _PARENTS = (b"moov", b"trak", b"edts")
 _OPTIONS = {
@@ -31,6 +34,13 @@ def create_mp4(path: Path, time_base: Fraction) -> OutputContainer:
         format="mp4",
         options=_OPTIONS | {"movie_timescale": str(movie_timescale(time_base))},
     )
+
+
+def muxing_error(path: Path, text: str, error: av.FFmpegError) -> VidcurateError:
+    """The error to raise when writing failed: a full disk is no fault of the clip."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunDirectoryError(f"{path.parent}: {error.strerror}; free space and run again")
+    return CutError(f"{text} ({error.strerror})")
 
 
 def movie_timescale(time_base: Fraction) -> int:

@@ -1,0 +1,75 @@
+"""Which bucket (resolution, aspect, frame count) a clip goes to. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vidcurate.recipe.model import Buckets, Pack
+
+_STEP = 16
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A group of samples that a trainer can put into one batch.
+
+    width, height: pixels, multiples of 16; frames: of the form 4k+1. All None for `native`: such
+    clips keep their own.
+    """
+
+    name: str
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+
+
+NATIVE = Bucket("native")
+
+
+def bucket_size(short_side: int, ratio: Fraction) -> tuple[int, int]:
+    """Width and height of a bucket: its short side, and the long one rounded down to 16.
+
+    Down, so that a clip of exactly that aspect and short side is not too small for its bucket
+    (240 lines of 16:9 are 426 pixels wide; the nearest multiple of 16 is 432).
+    """
+    long_side = math.floor(short_side * max(ratio, 1 / ratio) / _STEP) * _STEP
+    return (long_side, short_side) if ratio >= 1 else (short_side, long_side)
+
+
+def crop_loss(width: int, height: int, bucket_width: int, bucket_height: int) -> float:
+    """Share of the picture that is cut away when it is scaled to cover the bucket."""
+    ours, theirs = Fraction(width, height), Fraction(bucket_width, bucket_height)
+    return float(1 - min(ours / theirs, theirs / ours))
+
+
+def assign(width: int, height: int, n_frames: int, pack: Pack) -> Bucket | None:
+    """The bucket of a clip; None where it has none and `fit.no_bucket` is "report".
+
+    The aspect nearest to the clip's, if it cuts away at most `fit.max_crop`; of it the largest
+    short side that needs no upscaling; the most frames that the clip has.
+
+    Args:
+        width, height: pixels as displayed, after the clip's crop. n_frames: of the clip.
+    """
+    buckets = pack.buckets
+    if buckets is None:
+        return NATIVE
+    frames = max((f for f in buckets.frames if f <= n_frames), default=None)
+    if frames is not None:
+        aspect = _nearest(Fraction(width, height), buckets)
+        for short_side in sorted(buckets.short_side, reverse=True):
+            size = bucket_size(short_side, buckets.ratio(aspect))
+            fits = size[0] <= width and size[1] <= height
+            if fits and crop_loss(width, height, *size) <= pack.fit.max_crop:
+                name = f"{short_side}p_{aspect.replace(':', 'x')}_{frames}f"
+                return Bucket(name, *size, frames)
+    return NATIVE if pack.fit.no_bucket == "native" else None
+
+
+def _nearest(ratio: Fraction, buckets: Buckets) -> str:
+    def distance(aspect: str) -> float:
+        return abs(math.log(ratio / buckets.ratio(aspect)))
+
+    return min(buckets.aspect, key=distance)

@@ -1,0 +1,101 @@
+"""The index of a packed selection: one row a sample, and index.json, which commits them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import av
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import vidcurate
+from vidcurate.clip import INDEX_SCHEMA, SCHEMA_VERSION
+from vidcurate.errors import RunDirectoryError
+from vidcurate.run.manifest import replacing
+
+INDEX_FILE = "index.json"
+
+
+def made_by() -> dict[str, str]:
+    """The versions that packed bytes depend on."""
+    codecs = ".".join(str(n) for n in av.library_versions["libavcodec"])
+    return {"vidcurate": vidcurate.__version__, "av": av.__version__, "libavcodec": codecs}
+
+
+def read_index(folder: Path) -> dict[str, Any] | None:
+    """The index.json of a packed selection; None where it was never packed to its end.
+
+    Raises:
+        RunDirectoryError: it is damaged.
+    """
+    path = folder / INDEX_FILE
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is damaged ({error}); remove it and pack again") from error
+    if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION:
+        raise RunDirectoryError(
+            f"{path} is of another version of vidcurate; remove it and pack again"
+        )
+    return found
+
+
+def write_index(
+    folder: Path,
+    name: str,
+    parts: Iterable[Path],
+    shards: list[dict[str, Any]],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Join the rows of all shards in `index/<name>.parquet` and commit by writing index.json.
+
+    Args:
+        folder: of the selection's shards. name: of the index file, without suffix.
+        parts: Parquet files with the index rows of a shard each, in order.
+        shards: what index.json says of each shard: path, bucket, rows, bytes, sha256.
+        about: further keys of index.json.
+
+    Returns:
+        what index.json holds; `digest` covers sample_id, bucket, split, shard, offsets and sha256
+        of all rows in order, but not captions and scores.
+    """
+    digest = hashlib.sha256()
+    relative = f"index/{name}.parquet"
+    with (
+        replacing(folder / relative) as temporary,
+        pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer,
+    ):
+        for part in parts:
+            rows = pq.read_table(part, schema=INDEX_SCHEMA)
+            for line in _digest_lines(rows):
+                digest.update(line)
+            writer.write_table(rows)
+    buckets: Counter[str] = Counter()
+    for shard in shards:
+        buckets[shard["bucket"]] += shard["rows"]
+    index = {
+        "schema_version": SCHEMA_VERSION,
+        **about,
+        "digest": digest.hexdigest(),
+        "made_by": made_by(),
+        "rows": sum(buckets.values()),
+        "buckets": dict(sorted(buckets.items())),
+        "index": [relative],
+        "shards": shards,
+    }
+    with replacing(folder / INDEX_FILE) as temporary:
+        temporary.write_text(json.dumps(index, indent=1) + "\n", "utf-8")
+    return index
+
+
+def _digest_lines(rows: pa.Table) -> Iterator[bytes]:
+    names = ("sample_id", "bucket", "split", "shard", "members", "sha256")
+    for row in rows.select(names).to_pylist():
+        yield (json.dumps([row[n] for n in names], sort_keys=True) + "\n").encode()
