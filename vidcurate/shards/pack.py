@@ -106,11 +106,11 @@ def pack_selection(
         for name in ("captions", "scores", "rights"):
             row[name] = _mapping(row.get(name))
     plan = _plan_digest(rows, pack)
-    done = read_index(folder)
-    if done is not None and done["plan"] == plan and _is_whole(folder, done):
-        _tidy(folder, done, keep=None)
-        return _report(folder, done)
     try:
+        done = read_index(folder)
+        if done is not None and done["plan"] == plan and _is_whole(folder, done):
+            _tidy(folder, done, keep=None)
+            return _report(folder, done)
         return _Packer(rows, pack, folder, plan, workers, limits, progress).run()
     except OSError as error:
         raise RunDirectoryError(

@@ -1,0 +1,110 @@
+"""Small made videos and the clip table that pack takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from vidcurate.clip import CLIP_FIELDS, clip_id, video_id
+
+TABLE = pa.schema(
+    [
+        *CLIP_FIELDS,
+        pa.field("path", pa.string()),
+        pa.field("location", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("captions", pa.map_(pa.string(), pa.string())),
+        pa.field("scores", pa.map_(pa.string(), pa.float64())),
+        pa.field("out_width", pa.int32()),
+        pa.field("out_height", pa.int32()),
+    ]
+)
+SIZE = (96, 64)
+SPANS = ((0, 12), (5, 31), (20, 28), (31, 60))
+
+
+def film(path: Path, seed: int, size: tuple[int, int] = SIZE) -> Path:
+    """60 frames of a panning texture at 30 fps with a key frame at every 24th, and sound."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    texture = cv2.resize(rng.integers(0, 255, (20, 40, 3), np.uint8), (width * 2, height * 2))
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(
+            "libx264", rate=30, options={"g": "24", "preset": "veryfast", "threads": "1"}
+        )
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        sound = container.add_stream("aac", rate=48000, layout="mono")
+        for i in range(60):
+            view = texture[i % height : i % height + height, i : i + width]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(view), "rgb24")
+            frame.pts = i
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        tone = np.sin(np.arange(96000, dtype=np.float32) / 20)[None] * 0.3
+        heard = av.AudioFrame.from_ndarray(tone, "flt", "mono")
+        heard.sample_rate, heard.pts, heard.time_base = 48000, 0, Fraction(1, 48000)
+        container.mux(sound.encode(heard))
+        container.mux(sound.encode())
+    return path
+
+
+def clip_row(path: Path, start: int, end: int, **changes: Any) -> dict[str, Any]:
+    """The row of frames start..end of a film."""
+    video = video_id(f"file:{path.name}")
+    return {
+        "clip_id": clip_id(video, start / 30, end / 30),
+        "video_id": video,
+        "source": "folder",
+        "audit": False,
+        "start": start / 30,
+        "end": end / 30,
+        "start_pts": start * 512,
+        "end_pts": end * 512,
+        "time_base_num": 1,
+        "time_base_den": 15360,
+        "n_frames": end - start,
+        "width": SIZE[0],
+        "height": SIZE[1],
+        "score_status": "scored",
+        "fingerprints": [],
+        "scored_from": "source",
+        "caption_source": f"frames {start} to {end}",
+        "path": str(path),
+        "location": f"films/{path.name}",
+        "split": "train",
+        "captions": [("long", "a texture"), ("b", "c")],
+        "scores": [("motion", 0.5), ("broken", float("nan"))],
+        **changes,
+    }
+
+
+def as_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=TABLE)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> list[Path]:
+    """Two films."""
+    return [film(tmp_path / f"film{i}.mp4", i) for i in range(2)]
+
+
+@pytest.fixture
+def rows(films: list[Path]) -> list[dict[str, Any]]:
+    """Four clips of each of the two films."""
+    return [clip_row(path, *span) for path in films for span in SPANS]
+
+
+@pytest.fixture
+def tree() -> Callable[[Path], dict[str, bytes]]:
+    """All files below a folder."""
+    return lambda folder: {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
