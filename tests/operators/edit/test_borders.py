@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -69,6 +70,18 @@ def test_bars_are_found_to_two_pixels(
 ) -> None:
     pixels = encoded(barred(truth), tmp_path / "barred.mp4", crf)
     assert_near(Borders().box(clip_of(pixels)), truth)
+
+
+@pytest.mark.parametrize("name", ["letterbox", "pillarbox"])
+def test_made_footage(
+    footage: Callable[[str], Path],
+    truth: Callable[[str], dict[str, Any]],
+    clip_of: ClipOf,
+    name: str,
+) -> None:
+    with av.open(str(footage(name))) as video:
+        frames = [f.to_ndarray(format="gray") for f in video.decode(video=0)]
+    assert_near(Borders().box(clip_of(np.stack(frames[4::10]))), Box(*truth(name)["box"]))
 
 
 def test_a_picture_without_bars_is_kept(clip_of: ClipOf) -> None:

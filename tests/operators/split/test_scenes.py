@@ -1,5 +1,7 @@
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -161,6 +163,41 @@ def test_black_at_both_ends_is_cut_off_when_it_is_long() -> None:
     dark = [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 60
     found = detect(Scenes(method="threshold"), gray([*dark, *shot(0, 40), *dark]))
     assert found == [FIRST + 60, FIRST + 100]
+
+
+def decoded(path: Path) -> list[np.ndarray]:
+    """All frames at short side 144, RGB."""
+    with av.open(str(path)) as video:
+        frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
+    scale = 144 / min(frames[0].shape[:2])
+    return [cv2.resize(f, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for f in frames]
+
+
+@pytest.mark.parametrize("method", ["content", "adaptive"])
+@pytest.mark.parametrize("name", ["cuts", "cuts_gop48", "flash", "pan_32px", "text_scene"])
+def test_made_footage(
+    footage: Callable[[str], Path], truth: Callable[[str], dict[str, Any]], name: str, method: str
+) -> None:
+    cuts = [FIRST + cut for cut in truth(name)["cuts"]]
+    assert detect(Scenes(method=method), decoded(footage(name))) == cuts
+
+
+def test_fades_of_made_footage(
+    footage: Callable[[str], Path], truth: Callable[[str], dict[str, Any]]
+) -> None:
+    found = detect(Scenes(method="threshold"), gray(decoded(footage("fades"))))
+    fades = truth("fades")["fades"]
+    assert len(found) == len(fades)
+    for cut, fade in zip(found, fades, strict=True):
+        first, end = fade["black"]
+        assert abs(cut - FIRST - (first + end) / 2) <= 5
+
+
+@pytest.mark.parametrize("method", ["content", "adaptive"])
+def test_real_footage(bikes: Path, bbb: Path, method: str) -> None:
+    found = detect(Scenes(method=method), decoded(bikes))
+    assert found == [FIRST + cut for cut in (30, 76, 137, 187, 242)]
+    assert detect(Scenes(method=method), decoded(bbb)) == []
 
 
 def test_min_scene_merges_cuts_that_are_near() -> None:
