@@ -38,8 +38,8 @@ def test_numbers(page: Page) -> None:
     assert "motion gate p95 < 0.5 -14 26 unsafe safety unsafe > 0.5 -4 22" in text
     assert "kept 16 train, 1 val 17 packed 2 without a bucket -2 15" in text
     columns = [a["data-column"] for a in page.having("data-column")]
-    assert columns[:2] == ["technical_codec", "technical_bit_depth"]
-    assert columns[-2:] == ["unsafe", "sharpness"]
+    assert columns[:3] == ["motion_p95", "unsafe", "sharpness"]  # those with a threshold
+    assert columns[3:5] == ["technical_codec", "technical_bit_depth"]
 
 
 def test_quarantine_cost_and_shards(finished: Run, page: Page) -> None:

@@ -52,7 +52,7 @@ def test_a_sheet_for_each_decision(finished: Run, recipe: Recipe) -> None:
     assert shape == {
         "kept": [("kept", 17)],
         "motion": [("dropped", 14), ("kept", 17)],
-        "unsafe": [("dropped", 4), ("kept", 17)],
+        "unsafe": [("dropped", 4)],  # all that are kept have one value
         "where": [("dropped", 3)],
     }
 

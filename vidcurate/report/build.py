@@ -111,7 +111,7 @@ def _facts(run: Run, recipe: Recipe, selection: str) -> dict[str, Any]:
         "speed": score["video_s"] / cpu if cpu and score.get("video_s") else None,
         "funnel": _funnel(totals, found, packed, index) if found else [],
         "overview": _overview(found) if found else None,
-        "scores": spreads,
+        "scores": _parts(spreads),
         "limits": limits,
         "label_bars": label_bars,
         "sheets": pictures,
@@ -232,6 +232,14 @@ def _overview(found: Fates) -> Markup:
 
 
 # --------------------------------------------------------------------------- scores
+
+
+def _parts(spreads: list[Distribution]) -> list[tuple[str, list[Distribution]]]:
+    """The columns that decide first: a recipe scores many more than it judges by."""
+    judging = [it for it in spreads if it.threshold is not None]
+    others = [it for it in spreads if it.threshold is None]
+    parts = [("With a threshold", judging), ("Without a threshold", others)]
+    return [part for part in parts if part[1]]
 
 
 def limits(it: Distribution) -> str:

@@ -232,7 +232,7 @@ def _edges(found: Distribution, p_low: float, p_high: float) -> list[float]:
         high = low + (1.0 if whole or not low else abs(low) / 10)
     # Such a spread is one of ratios; equal steps would show a spike and a tail.
     if (
-        not whole
+        (not whole or low >= 100)
         and low > 0
         and p_low > 0
         and found.median > 4 * p_low

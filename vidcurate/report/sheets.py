@@ -189,7 +189,10 @@ class _Picker:
         if named and kept and not step.safety:
             where = f"s.fate = 'kept' AND {quoted(column)} IS NOT NULL"
             up = limit.min is not None or limit.max is None
-            yield self.sheet("kept", title, kept, where, [column], ascending=up)
+            passed = self.sheet("kept", title, kept, where, [column], ascending=up)
+            # Where all have one value, the sheet of all kept clips has shown them.
+            if len({value for tile in passed.tiles for _, value in tile.values}) > 1:
+                yield passed
 
     def sheet(
         self,
