@@ -229,3 +229,10 @@ def test_killed_and_run_again_gives_the_same_bytes(rows, tmp_path: Path, tree, m
     child.wait()
     pack(rows, out, how)
     assert tree(tmp_path / "whole") == tree(tmp_path / "killed")
+
+
+def test_a_child_past_its_memory_costs_its_clips(rows, tmp_path: Path) -> None:
+    report = pack(rows[:2], tmp_path / "base", limits=Limits(memory=2**20, attempts=1))
+    assert report.samples == 0
+    assert [type(f.error).__name__ for f in report.failures] == ["WorkerMemoryError"] * 2
+    assert all(f.error.is_transient for f in report.failures)
