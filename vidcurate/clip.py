@@ -55,6 +55,11 @@ def file_key(relative: str, size: int, digest: str) -> str:
     return f"file:{relative}:{size}:{digest}"
 
 
+def is_url(location: str) -> bool:
+    """True for a URL, False for a local path."""
+    return "://" in location
+
+
 def url_key(url: str) -> str:
     """The source key of a URL: `youtube:<id>` for that host, else the canonical URL.
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidcurate.clip import short_hash, url_key
+from vidcurate.clip import is_url, short_hash, url_key
 from vidcurate.errors import AcquireError, MissingExtraError
 from vidcurate.operator.base import VideoRow
 from vidcurate.recipe.model import Acquire
@@ -50,7 +50,7 @@ def acquire(row: VideoRow, cfg: Acquire, cache: Path) -> Path:
         MissingExtraError: a URL, and httpx is not installed.
         OSError: the cache cannot be written, for example because the disk is full.
     """
-    if "://" not in row.location:
+    if not is_url(row.location):
         return _local(row.location)
     scheme = row.location.partition("://")[0].lower()
     if scheme not in ("http", "https"):
@@ -62,13 +62,18 @@ def acquire(row: VideoRow, cfg: Acquire, cache: Path) -> Path:
             "downloading needs httpx: pip install 'vidcurate[download]'"
         ) from error
     try:
-        target = cache / short_hash(url_key(row.location))
+        target = cached(row.location, cache)
     except ValueError as error:
         raise AcquireError(f"not a valid URL: {error}") from error
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
         _download(row.location, cfg, target)
     return target
+
+
+def cached(url: str, cache: Path) -> Path:
+    """Where the download of a URL lies in the cache."""
+    return cache / short_hash(url_key(url))
 
 
 def _local(location: str) -> Path:

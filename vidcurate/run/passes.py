@@ -7,13 +7,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import vidcurate
-from vidcurate.errors import RunDirectoryError
+from vidcurate.errors import RunDirectoryError, UserError
 from vidcurate.plan import fingerprints
 from vidcurate.recipe.load import from_raw
 from vidcurate.recipe.model import Recipe
@@ -21,9 +21,10 @@ from vidcurate.run import tables
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import KEYS, local_directory
 from vidcurate.run.record import RunRecord, read_record
-from vidcurate.run.score import Retry, ScoreResult, score
+from vidcurate.run.score import Retry, ScoreResult, available_cores, cache_folder, score
 from vidcurate.run.worker import Stats
 from vidcurate.select import SelectReport, select
+from vidcurate.shards.pack import PackReport
 
 Progress = Callable[[ScoreResult, Stats], None]
 
@@ -128,6 +129,55 @@ def run_select(work: Session) -> dict[str, SelectReport]:
     }
     work.save()
     return reports
+
+
+def run_pack(
+    work: Session,
+    *,
+    only: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, PackReport]:
+    """Pack all selections of the recipe, or one; report by name.
+
+    Raises:
+        UserError: the recipe has no such selection.
+    """
+    from vidcurate.run.pack import forget_downloads, pack
+
+    recipe = work.recipe
+    if only is not None and only not in recipe.select:
+        raise UserError(f"the recipe has no selection {only!r}; it has: {', '.join(recipe.select)}")
+    began = time.monotonic()
+    reports: dict[str, PackReport] = {}
+    record = work.record.passes.setdefault("pack", {})
+    for name in [only] if only is not None else recipe.select:
+        reports[name] = pack(
+            work.lease,
+            recipe,
+            name,
+            workers=available_cores(),
+            cache=cache_folder(),
+            progress=progress,
+        )
+        record.setdefault("selections", {})[name] = plain_pack(reports[name])
+    record["wall_s"] = time.monotonic() - began
+    if recipe.acquire.keep_sources == "until_packed":
+        with tables.open(work.out) as run:
+            forget_downloads(run, cache_folder())
+    work.save()
+    return reports
+
+
+def plain_pack(report: PackReport) -> dict[str, Any]:
+    """A pack report as plain values, for run.json and `--json`."""
+    values = asdict(replace(report, failures=()))
+    values |= {
+        "folder": str(report.folder),
+        "buckets": dict(report.buckets),
+        "failures": len(report.failures),
+        "no_bucket": len(report.no_bucket),
+    }
+    return values
 
 
 def run_report(work: Session) -> Path:

@@ -23,13 +23,13 @@ import pyarrow.parquet as pq
 from vidcurate.clip import (
     QUARANTINE_SCHEMA,
     clip_schema,
+    is_url,
     source_fields,
 )
 from vidcurate.operator.base import RowFault, VideoRow
 from vidcurate.plan import ScorePlan
 from vidcurate.recipe.model import Recipe
 from vidcurate.run import tables, todo
-from vidcurate.run.acquire import is_url
 from vidcurate.run.commit import Committer
 from vidcurate.run.compact import compact
 from vidcurate.run.inline import run_inline
@@ -117,7 +117,7 @@ class _Driver:
         self.stop = threading.Event()
         self.result = ScoreResult()
         self._on_progress = on_progress
-        self._workers = workers or len(os.sched_getaffinity(0))
+        self._workers = workers or available_cores()
         self._committer = Committer(lease)
         self._committer.clean()
         self._todo = todo.Todo()
@@ -350,6 +350,11 @@ class _Driver:
         rows = pq.read_table(self.out / part.path)
         keep = [value not in ids for value in rows.column(key).to_pylist()]
         return write_part(self.out, table, rows.filter(pa.array(keep)))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def cache_folder() -> Path:

@@ -20,6 +20,7 @@ from vidcurate.clip import (
     VIDEO_SCHEMA,
     content_edges,
     file_key,
+    is_url,
     short_hash,
     url_key,
     video_id,
@@ -34,7 +35,7 @@ from vidcurate.errors import (
 from vidcurate.operator.base import VideoRow
 from vidcurate.plan import ScorePlan
 from vidcurate.recipe.model import Acquire, Commit
-from vidcurate.run.acquire import acquire, is_url
+from vidcurate.run.acquire import acquire
 from vidcurate.run.child import Child
 from vidcurate.run.jobs import Faulty, Scored, VideoDone, VideoJob
 from vidcurate.run.manifest import Part, write_part

@@ -1,0 +1,193 @@
+"""The pack pass: a selection's clips, with their sources at hand, given to the packer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vidcurate.clip import QUARANTINE_SCHEMA, RIGHTS, is_url
+from vidcurate.errors import AcquireError, RunDirectoryError
+from vidcurate.operator.base import Scorer, VideoRow
+from vidcurate.operator.columns import column_name
+from vidcurate.recipe.model import Recipe
+from vidcurate.run import tables
+from vidcurate.run.acquire import acquire, cached
+from vidcurate.run.commit import Committer
+from vidcurate.run.lease import Lease
+from vidcurate.run.manifest import write_part
+from vidcurate.run.tables import Run, literal, quoted
+from vidcurate.run.worker import quarantine_row
+from vidcurate.shards.pack import PackFailure, PackReport, pack_selection
+
+_NUMBERS = ("bool", "int32", "int64", "float32", "float64")
+
+
+def pack(
+    lease: Lease,
+    recipe: Recipe,
+    selection: str,
+    *,
+    workers: int,
+    cache: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> PackReport:
+    """Pack one selection into OUT/shards/<selection>.
+
+    Clips whose source cannot be had or that cannot be cut go to the quarantine (stage `pack`);
+    the others are packed.
+
+    Args:
+        lease: of the run directory, held. recipe: with a pack section.
+        workers: child processes that cut at a time. cache: where downloads are kept.
+        progress: called with (clips that came to an end, clips in all).
+
+    Raises:
+        RunDirectoryError: there is no such selection, or the shards cannot be written.
+    """
+    assert recipe.pack is not None
+    if not (lease.out / "selections" / selection / "selection.yaml").is_file():
+        raise RunDirectoryError(
+            f"{lease.out} has no selection {selection!r}; run `vidcurate select {lease.out}` first"
+        )
+    lost: list[PackFailure] = []
+    with tables.open(lease.out) as run:
+        rows = list(_rows(run, recipe, selection, cache, lost))
+        schema = _schema(run)
+        before = _faults_before(run)
+    report = pack_selection(
+        pa.Table.from_pylist(rows, schema),
+        recipe.pack,
+        lease.out / "shards" / selection,
+        workers=workers,
+        limits=recipe.limits,
+        progress=progress,
+    )
+    report = replace(report, failures=(*lost, *report.failures))
+    _record(lease, selection, report, before)
+    return report
+
+
+def _schema(run: Run) -> pa.Schema:
+    text = pa.map_(pa.string(), pa.string())
+    return pa.schema(
+        [
+            *run.schema("clips"),
+            pa.field("location", pa.string()),
+            pa.field("path", pa.string()),
+            pa.field("split", pa.string()),
+            pa.field("captions", text),
+            pa.field("scores", pa.map_(pa.string(), pa.float64())),
+            pa.field("rights", text),
+            pa.field("out_width", pa.int32()),
+            pa.field("out_height", pa.int32()),
+        ]
+    )
+
+
+def _rows(
+    run: Run, recipe: Recipe, selection: str, cache: Path, lost: list[PackFailure]
+) -> Iterator[dict[str, Any]]:
+    """The selected clips as the packer wants them; those without their source are `lost`."""
+    rights = ", ".join(f"v.{name}" for name in RIGHTS)
+    rows = run.sql(
+        f"SELECT c.*, v.location, v.source_key, {rights}, s.split "
+        f"FROM {quoted(f'selection_{selection}')} s JOIN clips c USING (clip_id) "
+        "JOIN videos v ON v.video_id = c.video_id WHERE s.fate = 'kept' "
+        "ORDER BY c.video_id, c.clip_id"
+    )
+    numbers = [
+        column_name(step.id, name)
+        for step in recipe.score
+        if isinstance(step.operator, Scorer)
+        for name, spec in step.operator.columns.items()
+        if spec.dtype in _NUMBERS
+    ]
+    captions = [c for c in rows.column_names if c.startswith("caption_")]
+    paths: dict[str, Path | AcquireError] = {}
+    for row in rows.to_pylist():
+        path = _path(run.out, row, recipe, cache, paths)
+        if isinstance(path, AcquireError):
+            lost.append(PackFailure(row["clip_id"], row["video_id"], path))
+            continue
+        width, height = row["width"], row["height"]
+        for editor in recipe.editors:
+            width, height = editor.size(width, height)
+        same = (width, height) == (row["width"], row["height"])
+        row["path"] = str(path)
+        row["captions"] = [
+            (c.removeprefix("caption_"), row[c]) for c in captions if isinstance(row[c], str)
+        ]
+        row["scores"] = [(c, float(row[c])) for c in numbers if row.get(c) is not None]
+        row["rights"] = [(n, row.pop(n)) for n in RIGHTS]
+        row["out_width"], row["out_height"] = (None, None) if same else (width, height)
+        yield row
+
+
+def _path(
+    out: Path,
+    row: Mapping[str, Any],
+    recipe: Recipe,
+    cache: Path,
+    known: dict[str, Path | AcquireError],
+) -> Path | AcquireError:
+    """Where the clip's picture comes from: its own media, else its source."""
+    if row["media"] is not None:
+        return out / str(row["media"])
+    video = str(row["video_id"])
+    if video not in known:
+        source = VideoRow(location=row["location"], key=row["source_key"])
+        try:
+            known[video] = acquire(source, recipe.acquire, cache)
+        except AcquireError as error:
+            known[video] = error
+    return known[video]
+
+
+def _faults_before(run: Run) -> dict[str, str]:
+    """Quarantine rows of earlier packs: id -> selection."""
+    rows = run.sql(
+        f"SELECT id, payload FROM quarantine WHERE stage = {literal('pack')}"
+    ).to_pylist()
+    return {r["id"]: json.loads(r["payload"])["selection"] for r in rows}
+
+
+def _record(lease: Lease, selection: str, report: PackReport, before: Mapping[str, str]) -> None:
+    """Replace what the quarantine says of this selection's pack."""
+    rows = [
+        quarantine_row(
+            stage="pack",
+            error=type(failure.error).__name__,
+            message=str(failure.error),
+            transient=failure.error.is_transient,
+            attempts=1,
+            video=failure.video_id,
+            clip=failure.clip_id,
+            operator=selection,
+            payload={"selection": selection},
+        )
+        for failure in report.failures
+    ]
+    old = [i for i, name in before.items() if name == selection]
+    if not rows and not old:
+        return
+    parts = {}
+    if rows:
+        data = pa.Table.from_pylist(rows, QUARANTINE_SCHEMA)
+        parts["quarantine"] = [write_part(lease.out, "quarantine", data)]
+    Committer(lease).commit("pack", parts, {"quarantine": old})
+
+
+def forget_downloads(run: Run, cache: Path) -> int:
+    """Remove the downloads of a run's videos (`keep_sources: until_packed`); gives their number."""
+    removed = 0
+    for location in run.sql("SELECT location FROM videos").column(0).to_pylist():
+        file = cached(location, cache) if is_url(location) else None
+        if file is not None and file.exists():
+            file.unlink()
+            removed += 1
+    return removed
