@@ -188,7 +188,7 @@ def fate(clip: dict[str, Any], fate: str, by: str = "", reason: str = "", split:
     }
 
 
-def pack(out: Path, name: str, clips: list[dict[str, Any]], no_bucket: int) -> None:
+def pack(out: Path, name: str, clips: list[dict[str, Any]]) -> None:
     folder = out / "shards" / name
     (folder / "index").mkdir(parents=True)
     rows = [
@@ -223,9 +223,16 @@ def pack(out: Path, name: str, clips: list[dict[str, Any]], no_bucket: int) -> N
         for clip in clips
     ]
     pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), folder / "index" / "0.parquet")
-    (folder / "index.json").write_text(json.dumps({"no_bucket": no_bucket}))
+    (folder / "index.json").write_text(json.dumps({"no_bucket": ["a", "b"], "failures": []}))
 
 
+SELECTED = """
+where: motion_mean >= percentile(motion_mean, 20)
+per_video: 6
+limit: null
+percentiles: {"percentile(motion_mean, 20) <u>": 10.5}
+counts: {kept: 17, failed: 1, unjudged: 1, hours: 0.0025, train: 16, val: 1}
+"""
 HOSTILE = "<img src=x onerror=alert(1)>\"'&.mp4"
 
 
@@ -295,8 +302,8 @@ def make_run(tmp_path: Path, recipe: Recipe) -> Run:
         for i in range(6)
     ]
     commit(out, recipe, {"clips": clips, "videos": videos, "quarantine": faults})
-    select(out, "base", fates, "percentiles: {motion_mean: 10.5}  # <u>\n")
-    pack(out, "base", clips[23:38], no_bucket=2)
+    select(out, "base", fates, SELECTED)
+    pack(out, "base", clips[23:38])
     RunRecord(
         name=recipe.name,
         state="done",

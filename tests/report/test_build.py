@@ -56,8 +56,9 @@ def test_quarantine_cost_and_shards(finished: Run, page: Page) -> None:
     ]
     assert "144\N{MULTIPLICATION SIGN}80 1 15 0 7.5 s 1 15 KiB" in page.text
     assert "2 kept clips fit no bucket" in page.text
-    assert "percentiles: {motion_mean: 10.5}" in page.text
-    assert "fine has not run" in page.text
+    assert "percentiles: {'percentile(motion_mean, 20) <u>': 10.5} 17 9.0 s 16 1 1 1" in page.text
+    assert "fine limit: 10 val: 0.01" in page.text
+    assert "has not run" in page.text
 
 
 def test_nothing_is_loaded_and_nothing_runs(finished: Run, page: Page) -> None:
@@ -150,7 +151,7 @@ def test_an_empty_run(tmp_path: Path, recipe: Recipe, steps: bool) -> None:
     recipe = recipe if steps else replace(recipe, score=(), pack=None)
     page = read(build_report(open_run(tmp_path), recipe))
 
-    assert "0 videos of 0.00 s gave 0 clips" in page.text
+    assert "0 videos of 0 s gave 0 clips" in page.text
     assert "Empty: nothing failed." in page.text
     assert "No pass has run yet." in page.text
 

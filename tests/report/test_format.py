@@ -25,6 +25,8 @@ def test_share(part: float | None, whole: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
+        (0, "0 s"),
+        (0.0028, "2.8 ms"),
         (0.04, "0.04 s"),
         (9.96, "10.0 s"),
         (12.4, "12 s"),
@@ -77,3 +79,8 @@ def test_limit_keeps_its_digits() -> None:
     assert format.limit(23.976) == "23.976"
     assert format.limit(40.0) == "40"
     assert format.limit(5_000_000) == "5000000"
+
+
+def test_without_the_files_name() -> None:
+    assert format.without("a/b.mp4: empty", "a/b.mp4") == "empty"
+    assert format.without("empty", None) == "empty"

@@ -68,6 +68,7 @@ def _environment() -> Environment:
         "clock": format.clock,
         "size": format.size,
         "value": format.value,
+        "without": format.without,
     }
     environment.globals |= {"bar": charts.bar, "histogram": charts.histogram}
     return environment
@@ -140,8 +141,13 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _yaml(raw: Any) -> str:
-    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=96)
+def _yaml(raw: Mapping[str, Any]) -> str:
+    """YAML as people write it: a line for each key, what is inside in one line where it fits."""
+    plain = all(not isinstance(value, dict | list | tuple) for value in raw.values())
+    style = False if plain else None  # None alone would put a plain mapping into braces
+    return yaml.safe_dump(
+        dict(raw), sort_keys=False, default_flow_style=style, allow_unicode=True, width=96
+    )
 
 
 def _number(x: Any) -> int:
@@ -207,8 +213,12 @@ def _funnel(totals: Row, found: Fates, packed: list[Row], index: Mapping[str, An
     stages.append(Stage("kept", "kept", split, found.kept, anchor="sheets-kept"))
     if packed:
         clips = sum(row["clips"] for row in packed)
-        homeless = _number(index.get("no_bucket"))
-        detail = f"{format.count(homeless)} without a bucket" if homeless else ""
+        lost = [
+            f"{format.count(_number(index.get(key)))} {word}"
+            for key, word in (("no_bucket", "without a bucket"), ("failures", "could not be cut"))
+            if index.get(key)
+        ]
+        detail = ", ".join(lost)
         stages.append(
             Stage("packed", "packed", detail, clips, max(0, found.kept - clips), anchor="shards")
         )
@@ -312,13 +322,20 @@ def _costs(score: Mapping[str, Any]) -> list[Cost]:
     return found
 
 
-def _selection(run: Run, name: str, rules: Selection) -> dict[str, Any]:
-    """A selection's definition and, where it has run, what it wrote down."""
-    folder = run.out / "selections" / name
-    written = folder / "selection.yaml"
-    plain = rules.model_dump(mode="json", exclude_none=True)
-    return {
-        "name": name,
-        "text": written.read_text("utf-8") if written.is_file() else _yaml(plain),
-        "ran": written.is_file(),
-    }
+@dataclass
+class Chosen:
+    """A selection: its definition as text and, where it has run, what it came to."""
+
+    name: str
+    text: str
+    counts: Mapping[str, Any]
+
+
+def _selection(run: Run, name: str, rules: Selection) -> Chosen:
+    written = run.out / "selections" / name / "selection.yaml"
+    found = yaml.safe_load(written.read_text("utf-8")) if written.is_file() else {}
+    ran = {key: value for key, value in found.items() if key in type(rules).model_fields}
+    plain = ran or rules.model_dump(mode="json")
+    shown = {key: value for key, value in plain.items() if value is not None}
+    values = {"percentiles": found["percentiles"]} if found.get("percentiles") else {}
+    return Chosen(name, _yaml(shown | values), found.get("counts") or {})

@@ -30,6 +30,8 @@ def span(seconds: float | None) -> str:
     """A length of time, in its two largest units below a day: `3 h 20 min`, `1 min 5 s`."""
     if seconds is None or not math.isfinite(seconds):
         return UNKNOWN
+    if seconds < 0.01:
+        return f"{1000 * seconds:.2g} ms" if seconds else "0 s"
     if seconds < 10:
         return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
     whole = round(seconds)
@@ -83,6 +85,11 @@ def value(x: Any) -> str:
 def _three(x: float) -> str:
     # Not `.3g` alone: it writes 1000 as 1e+03.
     return f"{x:,.0f}" if abs(x) >= 99.95 else f"{x:.3g}"
+
+
+def without(message: str, location: str | None) -> str:
+    """A message that stands beside its file, without the file's name at its beginning."""
+    return message.removeprefix(f"{location}: ")
 
 
 def limit(x: float) -> str:
