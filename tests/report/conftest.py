@@ -223,7 +223,9 @@ def pack(out: Path, name: str, clips: list[dict[str, Any]]) -> None:
         for clip in clips
     ]
     pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), folder / "index" / "0.parquet")
-    (folder / "index.json").write_text(json.dumps({"no_bucket": ["a", "b"], "failures": []}))
+    (folder / "index.json").write_text(
+        json.dumps({"no_bucket": ["a", "b"], "failures": [], "index": INDEXED})
+    )
 
 
 SELECTED = """

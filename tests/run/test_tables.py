@@ -1,3 +1,4 @@
+import json
 import threading
 
 import numpy as np
@@ -217,7 +218,8 @@ def test_selections_and_index_appear_when_they_are_finished(tmp_path):
         shards = tmp_path / "shards" / "my-own"
         (shards / "index").mkdir(parents=True)
         pq.write_table(INDEX_SCHEMA.empty_table(), shards / "index" / "0.parquet")
-        (shards / "index.json").write_text("{}")
+        named = {"index": ["index/0.parquet"]}
+        (shards / "index.json").write_text(json.dumps(named))
         assert run.sql("FROM index").num_rows == 0
 
 

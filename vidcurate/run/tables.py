@@ -5,6 +5,7 @@ Nothing outside the run directory can be read, and nothing be written, by a quer
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -361,12 +362,20 @@ def _selections(out: Path) -> dict[str, str]:
 
 
 def _index(out: Path) -> str:
-    """The query of the index of all selections that are packed: index.json is written last."""
+    """The query of the index of all selections that are packed, as each index.json names it.
+
+    Raises:
+        RunDirectoryError: an index.json is damaged.
+    """
     queries = ["SELECT ''::VARCHAR AS selection, * FROM _base_index WHERE false"]
-    queries += [
-        f"SELECT {literal(file.parent.name)} AS selection, * "
-        f"FROM read_parquet({literal(str(file.parent / 'index' / '*.parquet'))})"
-        for file in sorted((out / "shards").glob("*/index.json"))
-        if any((file.parent / "index").glob("*.parquet"))
-    ]
+    for file in sorted((out / "shards").glob("*/index.json")):
+        try:
+            named = [str(file.parent / path) for path in json.loads(file.read_bytes())["index"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunDirectoryError(f"{file} is damaged ({error}); pack again") from error
+        if named:
+            queries.append(
+                f"SELECT {literal(file.parent.name)} AS selection, * "
+                f"FROM read_parquet({parquet_list(named)})"
+            )
     return " UNION ALL BY NAME ".join(queries)
