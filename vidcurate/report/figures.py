@@ -144,12 +144,12 @@ def fates(run: Run, recipe: Recipe, selection: str) -> Fates:
         else:
             found.unjudged += row["clips"]
     steps = {step.id: (place, step) for place, step in enumerate(recipe.score)}
-    last = {"where": 1, "per_video": 2, "limit": 3}
+    others = {"duplicates": -1, "where": 1, "per_video": 2, "limit": 3}
 
     def place(row: Row) -> tuple[int, int, str]:
         if row["by"] in steps:
             return (0, steps[row["by"]][0], row["reason"] or "")
-        return (last.get(row["by"], 0), len(steps), row["reason"] or "")
+        return (others.get(row["by"], 0), len(steps), row["reason"] or "")
 
     left = found.clips
     for row in sorted(drops, key=place):
