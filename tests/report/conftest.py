@@ -224,7 +224,7 @@ def pack(out: Path, name: str, clips: list[dict[str, Any]]) -> None:
     ]
     pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), folder / "index" / "0.parquet")
     (folder / "index.json").write_text(
-        json.dumps({"no_bucket": ["a", "b"], "failures": [], "index": INDEXED})
+        json.dumps({"no_bucket": ["a", "b"], "failures": [], "index": ["index/0.parquet"]})
     )
 
 
