@@ -184,6 +184,9 @@ def run_report(work: Session) -> Path:
     """OUT/report.html, of the recipe's first selection."""
     from vidcurate.report.build import build_report
 
+    if work.record.state == "running":  # the report is the last thing, and shows the state
+        work.record.state = "done"
+        work.save()
     with tables.open(work.out) as run:
         return build_report(run, work.recipe)
 
