@@ -322,6 +322,20 @@ class Decoder:
         self.last_error = reason
 
 
+def packet_times(info: VideoInfo) -> list[int]:
+    """The pts of all frames that the stream's packets hold, sorted; nothing is decoded.
+
+    Where frames are skipped (`fast`), this is how many there are.
+
+    Raises:
+        AcquireError, RefusedMediaError, UnsupportedMediaError: see `open_video`.
+    """
+    with open_video(info.path) as container:
+        packets = container.demux(video_stream(container, info.path))
+        times = (p.dts if uses_dts(info.container) or p.pts is None else p.pts for p in packets)
+        return sorted(t for t in times if t is not None)
+
+
 def uses_dts(container: str) -> bool:
     """True for containers that store no presentation times: their decode times count frames."""
     return container == "avi"

@@ -8,6 +8,7 @@ one `VideoDone`.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -20,7 +21,7 @@ import cv2
 from vidcurate.errors import CutError
 from vidcurate.media.convert import Converter
 from vidcurate.media.cut import cut_clip
-from vidcurate.media.decode import Decoder
+from vidcurate.media.decode import Decoder, packet_times
 from vidcurate.media.encode import LOSSLESS
 from vidcurate.media.frames import FrameBatch, Frames, MotionVectors
 from vidcurate.media.probe import probe
@@ -32,7 +33,7 @@ from vidcurate.recipe.model import Step
 from vidcurate.run.jobs import Faulty, Scored, VideoDone, VideoJob
 from vidcurate.run.rows import clip_row, video_row
 from vidcurate.run.score_steps import Pending, StepRunner, StepStats
-from vidcurate.run.tracks import CutClip, Interval, SceneCounts, Track, decode_ranges
+from vidcurate.run.tracks import CutClip, Interval, SceneCounts, Track, decode_ranges, is_variable
 
 _GROUP_BYTES = 64 * 2**20
 
@@ -112,6 +113,7 @@ class _VideoPass:
         self.group: list[Pending] = []
         self.held = 0
         self.recrop: list[Interval] = []
+        self.packet_times: list[int] | None = None
         self.vectors: dict[Fraction, list[MotionVectors]] = {}  # by grid rate
         self.seen: set[str] = set()
 
@@ -124,6 +126,8 @@ class _VideoPass:
             self.job.path, max_pixels=limits.max_pixels, max_duration=limits.max_duration
         )
         self.converter = Converter(self.info, hdr=plan.hdr)
+        if plan.profile == "fast":
+            self.packet_times = packet_times(self.info)
         yield from self._decode(self._intervals())
         if self.recrop:  # a second decode, of those clips alone whose crop the scorers must see
             again, self.recrop = self.recrop, []
@@ -274,7 +278,7 @@ class _VideoPass:
         self.end = max(self.end, end)
         self.decoded += max(0.0, end - (low or 0.0))
         if low is None:
-            self.frames = shot.index + 1
+            self.frames = len(self.packet_times) if self.packet_times else shot.index + 1
 
     def _forget_vectors(self, before: float) -> None:
         if not self.group:
@@ -298,6 +302,10 @@ class _VideoPass:
     def _final(self, cut: CutClip) -> Iterator[object]:
         """A clip is final: find its crop, or score it with its group."""
         interval = cut.interval
+        if self.packet_times is not None:  # the decoder skips frames; pack must know of them all
+            low, high = (bisect_left(self.packet_times, t) for t in (cut.start_pts, cut.end_pts))
+            times = [*self.packet_times[low:high], cut.end_pts]
+            cut = replace(cut, n_frames=high - low, vfr=is_variable(times))
         self.vfr = self.vfr or cut.vfr
         view = self._view(
             cut.start,
