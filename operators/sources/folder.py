@@ -29,6 +29,7 @@ class Folder(Source):
 
     Files count by the ending of their name, which says nothing of their content: that is probed
     later. Hidden files and folders (a dot in front) are passed over. Symbolic links are followed.
+    Run directories of vidcurate are passed over, so that an output may lie below the input.
     The order is that of the names, folder by folder. The path below `path` is the video's
     dataset_id and part of its id, so that a folder may be moved. A folder that cannot be read,
     and a link that leads back to a folder above it, go to the quarantine.
@@ -45,7 +46,8 @@ class Folder(Source):
         Raises:
             UserError: `path` does not exist or cannot be read.
         """
-        root = Path(self.path).expanduser()
+        # One file has one location, wherever the command was given.
+        root = Path(self.path).expanduser().resolve()
         if root.is_file():
             yield VideoRow(str(root), relative=root.name, dataset_id=root.name)
             return
@@ -74,6 +76,8 @@ class Folder(Source):
                 found = sorted((e.name, e.is_dir()) for e in entries if not e.name.startswith("."))
         except OSError as error:
             yield RowFault(str(folder), f"the folder cannot be read: {error.strerror}")
+            return
+        if {("run.json", False), ("manifests", True)} <= set(found):
             return
         for name, is_folder in found:
             relative = f"{below}/{name}" if below else name

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vidcurate.cli.summary import count
+
 if TYPE_CHECKING:
     from vidcurate.recipe.model import Recipe
     from vidcurate.run.score import ScoreResult
@@ -19,22 +21,47 @@ if TYPE_CHECKING:
 
 _LINE_EVERY = 10.0
 
+# Called with a text, what is done, and what there is to do in all (None: not known yet).
+_Show = Callable[[str, int, int | None], None]
+
 
 @contextmanager
-def scoring(recipe: Recipe, limit: int | None) -> Iterator[Callable[[ScoreResult, Stats], None]]:
-    """Show the score pass while the block runs; gives what the pass calls after each video."""
+def scoring(
+    recipe: Recipe, limit: int | None, *, counted: bool = True
+) -> Iterator[Callable[[ScoreResult, Stats], None]]:
+    """Show the score pass while the block runs; gives what the pass calls after each video.
+
+    Args:
+        recipe: its source is counted meanwhile, so that an ETA can be told.
+        limit: of videos. counted: False where only some of the source's videos are done (retry).
+    """
     counter = _Counter(recipe, limit)
-    counter.start()
-    if sys.stderr.isatty():
-        with _bar(counter) as update:
+    if counted:
+        counter.start()
+    try:
+        with _shown("score") as show:
+
+            def update(result: ScoreResult, added: Stats) -> None:
+                del added
+                show(*_scored(result, counter.total))
+
             yield update
-    else:
-        yield _lines(counter)
-    counter.stop()
+    finally:
+        counter.stop()
+
+
+@contextmanager
+def packing() -> Iterator[Callable[[str, int, int], None]]:
+    """Show the pack pass while the block runs; gives what it calls after each clip with
+    (selection, clips done, clips)."""
+    with _shown("pack") as show:
+        yield lambda selection, done, total: show(
+            f"{selection}, {done} of {count(total, 'clip')}", done, total
+        )
 
 
 class _Counter(threading.Thread):
-    """Counts the source's videos beside the run, so that an ETA can be told."""
+    """Counts the source's videos beside the run."""
 
     def __init__(self, recipe: Recipe, limit: int | None) -> None:
         super().__init__(daemon=True)
@@ -64,18 +91,33 @@ class _Counter(threading.Thread):
         self._stopped.set()
 
 
-def _summary(result: ScoreResult, counter: _Counter) -> str:
+def _scored(result: ScoreResult, counted: int | None) -> tuple[str, int, int | None]:
+    """What to show of the score pass. Videos that were done before count neither way."""
     stats = result.stats
-    done = stats.videos + result.skipped
-    of = f" of {counter.total}" if counter.total else ""
-    text = f"{done}{of} videos, {stats.clips} clips"
+    total = None if counted is None else counted - result.skipped
+    # Clips that are scored again come before the source is read: then more is done than is new.
+    if total is not None and total < stats.videos:
+        total = None
+    done = count(stats.videos, "video") if total is None else f"{stats.videos} of {total} videos"
+    text = f"{done}, {count(stats.clips, 'clip')}"
     if stats.failed:
         text += f", {stats.failed} failed"
-    return text
+    return text, stats.videos, total
 
 
 @contextmanager
-def _bar(counter: _Counter) -> Iterator[Callable[[ScoreResult, Stats], None]]:
+def _shown(title: str) -> Iterator[_Show]:
+    if sys.stderr.isatty():
+        with _bar(title) as show:
+            yield show
+        return
+    lines = _Lines(title)
+    yield lines.show
+    lines.end()
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[_Show]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -88,41 +130,47 @@ def _bar(counter: _Counter) -> Iterator[Callable[[ScoreResult, Stats], None]]:
 
     columns = (
         SpinnerColumn(),
-        TextColumn("score"),
-        BarColumn(),
+        TextColumn(title),
+        BarColumn(bar_width=24),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting", total=None)
+        task = progress.add_task("", total=None)
+        yield lambda text, done, total: progress.update(
+            task, description=text, completed=done, total=total
+        )
 
-        def update(result: ScoreResult, added: Stats) -> None:
-            del added
-            progress.update(
-                task,
-                total=counter.total,
-                completed=result.stats.videos + result.skipped,
-                description=_summary(result, counter),
+
+class _Lines:
+    """Plain lines: one now and then, and one at the end in any case."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._began = self._told = time.monotonic()
+        self._text = ""
+
+    def show(self, text: str, done: int, total: int | None) -> None:
+        """Tell the text where it is the last one or some seconds have passed since a line."""
+        self._text = text
+        now = time.monotonic()
+        if done == total:
+            self.end()
+        elif now - self._told >= _LINE_EVERY:
+            self._told = now
+            left = (total or 0) - done
+            self._tell(
+                f", {(now - self._began) / done * left:.0f} s left" if done and left > 0 else ""
             )
 
-        yield update
+    def end(self) -> None:
+        """Tell the last text, where it is not told yet."""
+        if self._text:
+            self._tell("")
+            self._text = ""
 
-
-def _lines(counter: _Counter) -> Callable[[ScoreResult, Stats], None]:
-    began = last = time.monotonic()
-
-    def update(result: ScoreResult, added: Stats) -> None:
-        nonlocal last
-        del added
-        now = time.monotonic()
-        if now - last < _LINE_EVERY:
-            return
-        last = now
-        done = result.stats.videos
-        left = (counter.total or 0) - result.skipped - done
-        eta = f", {(now - began) / done * left:.0f} s left" if done and left > 0 else ""
-        typer.echo(f"score: {_summary(result, counter)}, {now - began:.0f} s{eta}", err=True)
-
-    return update
+    def _tell(self, more: str) -> None:
+        passed = time.monotonic() - self._began
+        typer.echo(f"{self._title}: {self._text}, {passed:.0f} s{more}", err=True)

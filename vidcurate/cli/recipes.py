@@ -39,7 +39,7 @@ def validate(
     from vidcurate.recipe.load import load
 
     checked = load(recipe, overrides=overrides, operators=operators, input=input, output=output)
-    missing = dict(_missing(checked))
+    missing = dict(missing_extras(checked))
     if json:
         steps = [{"pass": p, **_describe(s)} for p, s in _steps(checked)]
         print_json(
@@ -81,7 +81,7 @@ def _steps(recipe: Recipe) -> Iterator[tuple[str, Step]]:
             yield name, step
 
 
-def _missing(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
+def missing_extras(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
     """Extras that the recipe's steps need and that are not installed, with their packages."""
     from vidcurate.operator.registry import missing_packages
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcurate.cli.output import print_json, print_table
-from vidcurate.cli.recipes import Input, Json, OperatorFiles, Output, Overrides
-from vidcurate.errors import UserError
+from vidcurate.cli import summary
+from vidcurate.cli.output import print_error, print_json, print_table
+from vidcurate.cli.recipes import Input, Json, OperatorFiles, Output, Overrides, missing_extras
+from vidcurate.errors import MissingExtraError, UserError
 
 if TYPE_CHECKING:
     from vidcurate.recipe.model import Recipe
@@ -17,7 +20,11 @@ if TYPE_CHECKING:
     from vidcurate.run.score import Retry, ScoreResult
 
 RecipeOrFolder = Annotated[
-    Path, typer.Argument(metavar="RECIPE|FOLDER", help="A recipe, or a folder of videos.")
+    Path,
+    typer.Argument(
+        metavar="RECIPE|FOLDER",
+        help="A recipe, a folder of videos, or a run directory to go on with.",
+    ),
 ]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The run directory.")]
 NewRecipe = Annotated[
@@ -59,21 +66,22 @@ def run(
         executor=executor,
         address=address,
     )
+    from vidcurate.cli.progress import packing
     from vidcurate.run import passes
 
-    with passes.session(checked, checked.output, fresh=fresh) as work:
+    _check_ready(checked, fresh=fresh)
+    with _opened(checked, checked.output, fresh=fresh) as work:
         result = _score(work, limit)
-        if result.interrupted:
-            typer.echo("stopped; what was done is committed. Run again to go on.", err=True)
-        else:
+        if not result.interrupted:
             reports = passes.run_select(work)
-            packed = passes.run_pack(work) if checked.pack is not None else {}
+            packed = {}
+            if checked.pack is not None:
+                with packing() as update:
+                    packed = passes.run_pack(work, progress=update)
             page = passes.run_report(work)
-            _print_summary(work, result, reports, packed, page)
-        failed = not result.interrupted and passes.every_video_failed(work.out)
-        if failed:
-            work.record.state = "failed"
-    _leave(interrupted=result.interrupted, failed=failed)
+            _print_run(work, reports, packed, page)
+        failed = _failed(work)
+    _leave(work, result, failed)
 
 
 def score(
@@ -97,14 +105,18 @@ def score(
         executor=executor,
         address=address,
     )
-    from vidcurate.run import passes
-
-    with passes.session(checked, checked.output, fresh=fresh) as work:
+    _check_ready(checked, fresh=fresh)
+    with _opened(checked, checked.output, fresh=fresh) as work:
         result = _score(work, limit)
-        failed = not result.interrupted and passes.every_video_failed(work.out)
-        if failed:
-            work.record.state = "failed"
-    _leave(interrupted=result.interrupted, failed=failed)
+        if not result.interrupted:
+            counts = _counts(work.out)
+            speed = summary.speed(work.record.passes["score"])
+            _echo(summary.aligned([*summary.scored(counts), *speed]))
+            typer.echo("")
+            _echo(summary.hints(work.out, counts, {}))
+            typer.echo(f"next: vidcurate select {work.out}")
+        failed = _failed(work)
+    _leave(work, result, failed)
 
 
 def select(
@@ -116,14 +128,19 @@ def select(
     """Apply thresholds and selections to the scored clips; seconds."""
     from vidcurate.run import passes
 
-    with passes.session(_recipe_of(out, recipe, overrides), out) as work:
+    with _opened(_recipe_of(out, recipe, overrides), out) as work:
         reports = passes.run_select(work)
         chosen = work.record.passes["select"]["selections"]
+        counts = _counts(work.out)
     if json:
         print_json(chosen)
         return
-    for name, report in reports.items():
-        _print_selection(name, report)
+    clips = ("clips", sum(counts["clips"].values()))
+    _echo(summary.aligned([clips, (), *summary.selected(reports)]))
+    typer.echo("")
+    _echo(summary.hints(work.out, {"quarantine": []}, reports))
+    if work.recipe.pack is not None:
+        typer.echo(f"next: vidcurate pack {work.out}")
 
 
 def pack(
@@ -136,18 +153,18 @@ def pack(
     json: Json = False,
 ) -> None:
     """Pack the selected clips into bucketed tar shards with an index."""
+    from vidcurate.cli.progress import packing
     from vidcurate.run import passes
 
     checked = _recipe_of(out, recipe, overrides)
     if checked.pack is None:
         raise UserError("the recipe has no `pack` section; add one, for example pack: {}")
-    with passes.session(checked, out) as work:
-        packed = passes.run_pack(work, only=selection)
+    with _opened(checked, out) as work, packing() as update:
+        packed = passes.run_pack(work, only=selection, progress=update)
     if json:
         print_json({name: passes.plain_pack(report) for name, report in packed.items()})
         return
-    for name, report in packed.items():
-        _print_pack(work, name, report)
+    _echo(summary.packed(packed))
 
 
 def group(out: Out, recipe: NewRecipe = None) -> None:
@@ -168,37 +185,45 @@ def report(
     """Write OUT/report.html anew."""
     from vidcurate.run import passes
 
-    with passes.session(_recipe_of(out, recipe, overrides), out) as work:
+    with _opened(_recipe_of(out, recipe, overrides), out) as work:
         page = passes.run_report(work)
-    typer.echo(f"report: {page}")
+    typer.echo(f"report  {page}")
 
 
 def status(out: Out, json: Json = False) -> None:
     """What a run holds: videos, clips and quarantine, also while it is running."""
-    from vidcurate.run import tables
+    from vidcurate.run.lease import is_held
     from vidcurate.run.record import read_record
 
+    counts = _counts(out)
     record = read_record(out)
-    with tables.open(out) as opened:
-        counts = tables.summary(opened)
+    state = record.state if record else None
+    if state == "running" and not is_held(out):
+        state = "interrupted"  # killed: nobody was left to write it down
     if json:
-        print_json(
-            {"state": record.state if record else None, "name": record.name if record else None}
-            | counts
-        )
+        name = record.name if record else None
+        print_json({"state": state, "name": name} | counts)
         return
     if record is not None:
-        typer.echo(f"{record.name}: {record.state}")
+        typer.echo(f"{record.name}: {state}{_remark(state, record.recipe, out)}")
     for what in ("videos", "clips"):
-        parts = ", ".join(f"{n} {state}" for state, n in counts[what].items())
+        parts = ", ".join(f"{n} {word}" for word, n in counts[what].items())
         typer.echo(f"{what}: {parts or 'none'}")
+    for name, chosen in (
+        (record.passes.get("select", {}) if record else {}).get("selections", {}).items()
+    ):
+        typer.echo(f"selection {name}: {chosen['kept']} of {chosen['clips']} clips kept")
     if counts["quarantine"]:
         rows = [
             (r["stage"], r["error"], "transient" if r["transient"] else "permanent", r["count"])
             for r in counts["quarantine"]
         ]
-        print_table(["stage", "error", "kind", "count"], rows)
-        typer.echo(f"try again: vidcurate retry {out}  (--all for permanent ones too)")
+        typer.echo("")
+        print_table(["in the quarantine", "error", "kind", "count"], rows)
+        typer.echo(
+            f"why:       vidcurate sql {out} 'SELECT location, message FROM quarantine'\n"
+            f"try again: vidcurate retry {out}  (--all: permanent ones too)"
+        )
 
 
 def retry(
@@ -210,16 +235,26 @@ def retry(
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Try again what is in the quarantine."""
-    from vidcurate.run import passes
     from vidcurate.run.score import Retry
 
-    with passes.session(_recipe_of(out, recipe, overrides), out) as work:
+    checked = _recipe_of(out, recipe, overrides)
+    _refuse_missing(checked)
+    with _opened(checked, out) as work:
         result = _score(work, None, Retry(everything))
-    typer.echo(
-        f"{result.stats.videos} videos tried again: {result.stats.clips} clips scored, "
-        f"{result.stats.failed} videos failed again"
-    )
-    _leave(interrupted=result.interrupted, failed=False)
+        if not result.interrupted:
+            stats, left = result.stats, _counts(work.out)["quarantine"]
+            typer.echo(
+                f"{summary.count(stats.videos, 'video')} tried again: "
+                f"{summary.count(stats.clips, 'clip')} scored, {stats.failed} videos failed again"
+                if stats.videos
+                else "nothing to try again"
+            )
+            if not everything and (permanent := sum(r["count"] for r in left)):
+                typer.echo(f"{permanent} in the quarantine are permanent: --all tries them too")
+            if stats.clips:
+                typer.echo(f"next: vidcurate select {work.out}")
+        failed = _failed(work)
+    _leave(work, result, failed)
 
 
 def sql(
@@ -255,7 +290,8 @@ def plan(
         print_json(plan)
         return
     for stage in plan["stages"]:
-        typer.echo(f"{stage['pass']}: {stage['what']}")
+        typer.echo(f"{stage['pass']:7} {stage['what']}")
+    typer.echo("")
     print_table(
         ["step", "operator", "frames", "fingerprint", "to do"],
         [
@@ -263,38 +299,117 @@ def plan(
             for s in plan["steps"]
         ],
     )
-    for line in plan["work"]:
-        typer.echo(line)
+    typer.echo("")
+    _echo(plan["work"])
 
 
 # --------------------------------------------------------------------------- parts of commands
 
 
-def _load(recipe: Path, **changes: Any) -> Recipe:
+def _load(recipe: Path, *, input: str | None, output: str | None, **changes: Any) -> Recipe:
+    """The recipe of a RECIPE|FOLDER argument; a run directory stands for its own recipe."""
     from vidcurate.recipe.load import load, preset
+    from vidcurate.run.passes import recorded_recipe
 
+    # Recorded in the run directory: it has to mean the same from another folder.
+    if input is not None and Path(input).expanduser().exists():
+        input = str(Path(input).expanduser().absolute())
+    if (recipe / "run.json").is_file():
+        return recorded_recipe(recipe, input=input, output=output or str(recipe), **changes)
     if recipe.is_dir():
-        changes["output"] = changes.get("output")
-        folder = changes.pop("input", None) or recipe
-        return preset(folder, **changes)
-    return load(recipe, **changes)
+        return preset(input or recipe.absolute(), output=output, **changes)
+    if not recipe.suffix and not recipe.exists():
+        raise UserError(f"there is no recipe or folder {recipe}")
+    return load(recipe, input=input, output=output, **changes)
 
 
 def _recipe_of(out: Path, recipe: Path | None, overrides: list[str]) -> Recipe:
     from vidcurate.recipe.load import load
+    from vidcurate.run import tables
     from vidcurate.run.passes import recorded_recipe
 
     if recipe is None:
         return recorded_recipe(out, overrides=overrides)
+    tables.open(out).close()  # these commands make no new run directory
     return load(recipe, overrides=overrides, output=str(out))
+
+
+def _check_ready(recipe: Recipe, *, fresh: bool) -> None:
+    """Refuse, before anything is written, what could not get anywhere.
+
+    Raises:
+        UserError: the source cannot be read, or has no videos and the run holds none either.
+        MissingExtraError: a step needs a package that is not installed.
+    """
+    from vidcurate.run.record import read_record
+
+    _refuse_missing(recipe)
+    first = next(iter(recipe.source_operator.videos()), None)
+    if first is None and (fresh or read_record(recipe.output) is None):
+        source = recipe.source_operator
+        where = getattr(source, source.input_field)
+        raise UserError(f"source {recipe.source.id}: there are no videos in {where}")
+
+
+def _refuse_missing(recipe: Recipe) -> None:
+    missing = [
+        f"{', '.join(packages)} not installed, which this recipe needs: "
+        f"pip install 'vidcurate[{extra}]'"
+        for extra, packages in missing_extras(recipe)
+    ]
+    if missing:
+        raise MissingExtraError("\n".join(missing))
+
+
+@contextmanager
+def _opened(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Iterator[Session]:
+    """A session that Ctrl-C leaves with a sentence on how to go on."""
+    from vidcurate.run import passes
+
+    try:
+        with passes.session(recipe, out, fresh=fresh) as work:
+            yield work
+    except KeyboardInterrupt as error:
+        typer.echo(_how_to_go_on(out), err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+def _how_to_go_on(out: str | Path) -> str:
+    return f"stopped; what is committed is kept. Go on with: vidcurate run {out}"
 
 
 def _score(work: Session, limit: int | None, retry: Retry | None = None) -> ScoreResult:
     from vidcurate.cli.progress import scoring
     from vidcurate.run.passes import run_score
 
-    with scoring(work.recipe, limit) as update:
-        return run_score(work, limit=limit, retry=retry, on_progress=update)
+    def told() -> None:
+        typer.echo("stopping: what was done is being committed; Ctrl-C again ends now", err=True)
+
+    with scoring(work.recipe, limit, counted=retry is None) as update:
+        result = run_score(work, limit=limit, retry=retry, on_progress=update, on_stop=told)
+    if result.skipped and not retry:
+        typer.echo(f"{summary.count(result.skipped, 'video')} done before", err=True)
+    return result
+
+
+def _failed(work: Session) -> bool:
+    """True, and recorded, where every video of the run failed."""
+    from vidcurate.run import passes
+
+    failed = work.record.state != "interrupted" and passes.every_video_failed(work.out)
+    if failed:
+        work.record.state = "failed"
+    return failed
+
+
+def _leave(work: Session, result: ScoreResult, failed: bool) -> None:
+    """Tell how a command that scores ended where it did not end well, and exit."""
+    if result.interrupted:
+        typer.echo(_how_to_go_on(work.out), err=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if failed:
+        print_error(f"every video failed; see `vidcurate status {work.out}`")
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _empty_pass(out: Path, recipe: Path | None, name: str) -> None:
@@ -304,53 +419,30 @@ def _empty_pass(out: Path, recipe: Path | None, name: str) -> None:
     typer.echo(f"the recipe names no {name} steps: nothing to do")
 
 
-def _leave(*, interrupted: bool, failed: bool) -> None:
-    if interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if failed:
-        typer.echo("every video failed; see `vidcurate status`", err=True)
-        raise typer.Exit(EXIT_FAILED)
+def _remark(state: str | None, recipe: Mapping[str, Any], out: Path) -> str:
+    if state == "running":
+        every = (recipe.get("commit") or {}).get("every", "60s")
+        return f"; what follows is committed so far (every {every})"
+    return f"; go on with: vidcurate run {out}" if state == "interrupted" else ""
 
 
-def _print_summary(
-    work: Session, result: ScoreResult, reports: Any, packed: Any, page: Path
-) -> None:
+def _counts(out: Path) -> dict[str, Any]:
     from vidcurate.run import tables
 
-    with tables.open(work.out) as opened:
-        counts = tables.summary(opened)
-    videos, total = counts["videos"], work.record.passes["score"]
-    rows: list[tuple[str, object]] = [("videos", sum(videos.values()))]
-    if videos.get("failed"):
-        rows.append(("  failed", videos["failed"]))
-    rows.append(("clips", sum(counts["clips"].values())))
-    for name, chosen in reports.items():
-        title = "" if len(reports) == 1 else f" ({name})"
-        rows.append((f"kept{title}", f"{chosen.kept} ({chosen.hours * 60:.1f} min)"))
-        rows += [(f"  dropped: {by}: {why}", n) for (by, why), n in chosen.dropped.items()]
-        rows.append((f"failed{title}", chosen.failed))
-        if chosen.unjudged:
-            rows.append((f"unjudged{title}", chosen.unjudged))
-    rows.append(("quarantine", sum(r["count"] for r in counts["quarantine"])))
-    if total.get("cpu_s"):
-        rows.append(("seconds of video per CPU second", f"{total['video_s'] / total['cpu_s']:.1f}"))
-    print_table(["", ""], rows)
-    if result.skipped:
-        typer.echo(f"{result.skipped} videos were done before")
-    for name, done in packed.items():
-        _print_pack(work, name, done)
-    typer.echo(f"report: {page}")
+    with tables.open(out) as opened:
+        return tables.summary(opened)
 
 
-def _print_selection(name: str, report: Any) -> None:
-    typer.echo(f"{name}: {report.kept} of {report.clips} clips kept, {report.hours * 60:.1f} min")
-    for (by, why), n in report.dropped.items():
-        typer.echo(f"  dropped by {by}: {why}: {n}")
-    typer.echo(f"  failed: {report.failed}, unjudged: {report.unjudged}")
-    if report.unjudged:
-        typer.echo("  `vidcurate run` scores the unjudged clips")
+def _print_run(work: Session, reports: Any, packed: Any, page: Path) -> None:
+    counts = _counts(work.out)
+    rows = [*summary.scored(counts), (), *summary.selected(reports)]
+    _echo(summary.aligned([*rows, *summary.speed(work.record.passes["score"])]))
+    typer.echo(f"\nreport  {page}")
+    _echo(summary.packed(packed))
+    typer.echo("")
+    _echo(summary.hints(work.out, counts, reports))
 
 
-def _print_pack(work: Session, name: str, report: Any) -> None:
-    folder = work.out / "shards" / name
-    typer.echo(f"shards: {folder}: {report.samples} samples in {report.shards} shards")
+def _echo(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)

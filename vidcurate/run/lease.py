@@ -38,6 +38,8 @@ class Lease:
     def __enter__(self) -> Lease:
         assert not self.held
         lock = self.out / ".lock"
+        if self.out.exists() and not self.out.is_dir():
+            raise RunDirectoryError(f"{self.out} is a file; choose another output")
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             # Python opens files close-on-exec: decode children never inherit the lock.
@@ -72,6 +74,21 @@ class Lease:
         # The file stays: unlinking it would let two later writers lock two different files.
         os.close(self._handle)
         self._handle = None
+
+
+def is_held(out: str | Path) -> bool:
+    """True while a process holds the lease of this run directory; it need not exist."""
+    try:
+        handle = os.open(local_directory(out) / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _holder(handle: int) -> str:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import vidcurate
-from vidcurate.errors import RunDirectoryError, UserError
+from vidcurate.errors import QueryError, RunDirectoryError, UserError
 from vidcurate.plan import fingerprints
 from vidcurate.recipe.load import from_raw
 from vidcurate.recipe.model import Recipe
@@ -56,9 +57,10 @@ def session(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Iterator
         out: the run directory. fresh: forget all that it holds.
 
     Raises:
-        RunDirectoryError: in use, not writable, or damaged.
+        RunDirectoryError: in use, not writable, damaged, or a folder of something else.
     """
     with Lease(out) as lease:
+        _refuse_foreign(lease.out)
         if fresh:
             _forget(lease.out)
         old = read_record(lease.out)
@@ -73,8 +75,17 @@ def session(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Iterator
         )
         work = Session(lease, recipe, record)
         work.save()
+        # The source `folder` knows a run directory by both, and passes it over.
+        (lease.out / "manifests").mkdir(exist_ok=True)
         try:
             yield work
+        except QueryError:
+            if old is not None:  # a mistyped condition leaves no trace
+                old.write(lease.out)
+            else:
+                record.state = "failed"
+                work.save()
+            raise
         except BaseException as error:
             record.state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             work.save()
@@ -106,9 +117,17 @@ def run_score(
     limit: int | None = None,
     retry: Retry | None = None,
     on_progress: Progress | None = None,
+    on_stop: Callable[[], None] | None = None,
 ) -> ScoreResult:
     """The score pass, with its totals added to the record."""
-    result = score(work.lease, work.recipe, limit=limit, retry=retry, on_progress=on_progress)
+    result = score(
+        work.lease,
+        work.recipe,
+        limit=limit,
+        retry=retry,
+        on_progress=on_progress,
+        on_stop=on_stop,
+    )
     _add_totals(work.record.passes.setdefault("score", {}), result)
     if result.interrupted:
         work.record.state = "interrupted"
@@ -135,9 +154,11 @@ def run_pack(
     work: Session,
     *,
     only: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, PackReport]:
     """Pack all selections of the recipe, or one; report by name.
+
+    `progress` is called with (selection, clips that came to an end, clips in all).
 
     Raises:
         UserError: the recipe has no such selection.
@@ -157,7 +178,7 @@ def run_pack(
             name,
             workers=available_cores(),
             cache=cache_folder(),
-            progress=progress,
+            progress=partial(progress, name) if progress is not None else None,
         )
         record.setdefault("selections", {})[name] = plain_pack(reports[name])
     record["wall_s"] = time.monotonic() - began
@@ -225,6 +246,18 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in names},
     }
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Never write into, or with `fresh` remove from, a folder that is no run directory."""
+    if (out / "run.json").exists() or (out / "manifests").is_dir():
+        return
+    others = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
+    if others:
+        raise RunDirectoryError(
+            f"{out} holds other files ({', '.join(others[:3])}{', ...' if others[3:] else ''}) "
+            "and is no run directory; choose a new or empty folder as output"
+        )
 
 
 def _forget(out: Path) -> None:

@@ -72,6 +72,7 @@ def score(
     retry: Retry | None = None,
     workers: int | None = None,
     on_progress: Callable[[ScoreResult, Stats], None] | None = None,
+    on_stop: Callable[[], None] | None = None,
 ) -> ScoreResult:
     """Score what the recipe names and the run directory lacks.
 
@@ -82,6 +83,7 @@ def score(
         retry: also take these from the quarantine; no video that is new then.
         workers: cores to use; default all of this machine (of the cluster with Ray).
         on_progress: called after each video with the totals and what was added.
+        on_stop: called when the first Ctrl-C or SIGTERM comes.
 
     Raises:
         UserError: the source or an operator cannot be used.
@@ -91,7 +93,7 @@ def score(
     driver = _Driver(lease, recipe, limit, retry, workers, on_progress)
     with tables.open(lease.out) as run:
         driver.prepare(run)
-        with stopping(driver.stop):
+        with stopping(driver.stop, on_stop):
             driver.work(run)
     if driver.part_count() >= _MANY_PARTS:
         compact(lease)
@@ -363,7 +365,7 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def stopping(stop: threading.Event) -> Iterator[None]:
+def stopping(stop: threading.Event, on_stop: Callable[[], None] | None = None) -> Iterator[None]:
     """While the block runs, the first Ctrl-C or SIGTERM sets `stop`, a second ends at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -371,6 +373,8 @@ def stopping(stop: threading.Event) -> Iterator[None]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        if on_stop is not None:
+            on_stop()
 
     if threading.current_thread() is not threading.main_thread():
         yield

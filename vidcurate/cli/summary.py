@@ -1,0 +1,103 @@
+"""What a run came to, as lines of text: the table at the end of `vidcurate run`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidcurate.select import SelectReport
+    from vidcurate.shards.pack import PackReport
+
+_WIDEST = 60
+_VIDEO_STATES = {"failed": "failed", "partial": "partly failed", "no_clips": "without clips"}
+
+Row = Sequence[object]
+
+
+def aligned(rows: Sequence[Row]) -> Iterator[str]:
+    """Rows as lines: the first column to the left, the others to the right; () is a blank line."""
+    count = max(map(len, rows), default=0)
+    widths = [max((len(str(r[i])) for r in rows if len(r) > i), default=0) for i in range(count)]
+    for row in rows:
+        cells = [
+            str(cell).ljust(widths[i]) if i == 0 else str(cell).rjust(max(widths[i], 6))
+            for i, cell in enumerate(row)
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def scored(counts: Mapping[str, Any]) -> list[Row]:
+    """Rows on videos and clips; `counts` are of `tables.summary`."""
+    videos = counts["videos"]
+    rows: list[Row] = [("videos", sum(videos.values()))]
+    rows += [(f"  {word}", videos[s]) for s, word in _VIDEO_STATES.items() if videos.get(s)]
+    rows.append(("clips", sum(counts["clips"].values())))
+    return rows
+
+
+def speed(totals: Mapping[str, Any]) -> list[Row]:
+    """A row on what scoring cost, set off; `totals` are of all score passes so far."""
+    if not totals.get("cpu_s"):
+        return []
+    rate = totals["video_s"] / totals["cpu_s"]
+    return [(), ("seconds of video per CPU second", f"{rate:.1f}")]
+
+
+def selected(reports: Mapping[str, SelectReport]) -> list[Row]:
+    """Rows on the fates of clips, a column for each selection."""
+    chosen = list(reports.values())
+    rows: list[Row] = [("", *reports)] if list(reports) != ["default"] else []
+    rows.append(("kept", *(r.kept for r in chosen)))
+    rows.append(("  minutes", *(f"{r.hours * 60:.1f}" for r in chosen)))
+    rows.append(("dropped", *(sum(r.dropped.values()) for r in chosen)))
+    for by, why in dict.fromkeys(key for r in chosen for key in r.dropped):
+        rows.append((f"  {_reason(by, why)}", *(r.dropped.get((by, why), 0) for r in chosen)))
+    rows.append(("failed", *(r.failed for r in chosen)))
+    if any(r.unjudged for r in chosen):
+        rows.append(("unjudged", *(r.unjudged for r in chosen)))
+    return rows
+
+
+def packed(reports: Mapping[str, PackReport]) -> Iterator[str]:
+    """A line for each selection that was packed."""
+    width = max((len(str(r.folder)) for r in reports.values()), default=0)
+    for i, report in enumerate(reports.values()):
+        parts = [f"{count(report.samples, 'sample')} in {count(report.shards, 'shard')}"]
+        if report.no_bucket:
+            parts.append(f"{count(len(report.no_bucket), 'clip')} without a bucket left out")
+        if report.failures:
+            parts.append(f"{count(len(report.failures), 'clip')} could not be cut")
+        head = "shards" if i == 0 else ""
+        yield f"{head:6}  {str(report.folder).ljust(width)}  {', '.join(parts)}"
+
+
+def hints(
+    out: Path, counts: Mapping[str, Any], reports: Mapping[str, SelectReport]
+) -> Iterator[str]:
+    """What the user may want to do next, where something needs a look."""
+    faults: Counter[str] = Counter()
+    for row in counts["quarantine"]:
+        faults[row["error"]] += row["count"]
+    if faults:
+        kinds = ", ".join(f"{n} {error}" for error, n in faults.most_common())
+        yield f"{faults.total()} in the quarantine ({kinds}): vidcurate status {out}"
+    if any(r.unjudged for r in reports.values()):
+        yield f"unjudged clips lack a score that a threshold needs: vidcurate run {out}"
+    if any(r.clips for r in reports.values()) and not any(r.kept for r in reports.values()):
+        yield (
+            "nothing was kept: see the histograms in the report, and try other thresholds with "
+            f"vidcurate select {out} --set score.STEP.COLUMN.min=VALUE"
+        )
+
+
+def count(n: int, noun: str) -> str:
+    """ "1 clip", "2 clips"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _reason(by: str, why: str) -> str:
+    text = why if why.startswith(by) else f"{by}: {why}"
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
