@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 from vidcurate.media.frames import Frames
-from vidcurate.operator.base import Editor, Scorer, Splitter
+from vidcurate.operator.base import Editor, Scorer, Splitter, VideoRow
 from vidcurate.plan import fingerprints, requests_of
 from vidcurate.recipe.model import Recipe, Step
 from vidcurate.run import tables, todo
 from vidcurate.run.record import read_record
+
+_MANY = 100_000
 
 
 def explain(recipe: Recipe) -> dict[str, Any]:
@@ -24,8 +26,9 @@ def explain(recipe: Recipe) -> dict[str, Any]:
     if read_record(recipe.output) is not None:
         with tables.open(recipe.output) as run:
             survey = todo.survey(run, recipe)
+    new = _new_videos(recipe, survey)
     return {
-        "output": str(Path(recipe.output)),
+        "output": recipe.output,
         "stages": _stages(recipe),
         "steps": [
             {
@@ -33,12 +36,22 @@ def explain(recipe: Recipe) -> dict[str, Any]:
                 "operator": step.operator.name,
                 "frames": _frames(step),
                 "fingerprint": prints.get(step.id, prints["edit" if _edits(step) else "split"]),
-                "todo": _todo(step, survey),
+                "todo": _todo(step, survey, new),
             }
             for step in (*recipe.split, *recipe.edit, *recipe.score)
         ],
-        "work": _work(recipe, survey),
+        "work": _work(recipe, survey, new),
     }
+
+
+def _new_videos(recipe: Recipe, survey: todo.Todo | None) -> str:
+    """How many videos of the source the run directory does not hold; "" for none."""
+    known = survey.videos if survey is not None else {}
+    rows = (r for r in recipe.source_operator.videos() if isinstance(r, VideoRow))
+    n = sum(row.location not in known for row in islice(rows, _MANY))
+    # A table of millions is not read to its end for this.
+    more = "more than " if next(rows, None) is not None else ""
+    return f"{more}{_count(n, 'new video')}" if n else ""
 
 
 def _edits(step: Step) -> bool:
@@ -55,7 +68,8 @@ def _stages(recipe: Recipe) -> list[dict[str, str]]:
         {
             "pass": "score",
             "what": f"{decode}: {len(recipe.split)} split, {len(recipe.edit)} edit, "
-            f"{len(recipe.score)} score steps from {len(requests)} distinct frame requests; "
+            f"{len(recipe.score)} score steps from "
+            f"{_count(len(requests), 'distinct frame request')}; "
             f"executor {recipe.executor}, media {recipe.media}",
         }
     ]
@@ -84,28 +98,40 @@ def _shown(request: Frames | None) -> list[tuple[str, Any]]:
     return list(request.describe().items()) if request is not None else []
 
 
-def _todo(step: Step, survey: todo.Todo | None) -> str:
-    if survey is None:
-        return "all"
-    if not isinstance(step.operator, Scorer):
-        return f"{len(survey.resplit)} videos" if survey.resplit else "nothing"
-    n = survey.reasons.get(step.id, 0)
-    return f"{n} clips" if n else "nothing"
+def _todo(step: Step, survey: todo.Todo | None, new: str) -> str:
+    """What the step has to do: new videos, videos that are split again, and clips."""
+    parts = [new] if new else []
+    if survey is not None:
+        if survey.resplit:
+            parts.append(_count(len(survey.resplit), "video"))
+        if clips := survey.reasons.get(step.id):
+            parts.append(_count(clips, "clip"))
+    return ", ".join(parts) or "nothing"
 
 
-def _work(recipe: Recipe, survey: todo.Todo | None) -> list[str]:
+def _work(recipe: Recipe, survey: todo.Todo | None, new: str) -> list[str]:
     if survey is None:
-        return [f"{recipe.output} does not exist yet: all videos are new"]
-    lines = [f"{len(survey.videos)} videos are known in {recipe.output}; others are new"]
+        return [f"{recipe.output} does not exist yet: {new or 'no video to read'}"]
+    lines = [f"{_count(len(survey.videos), 'video')} known in {recipe.output}"]
+    if new:
+        lines.append(f"{new} in the source")
     if survey.resplit:
         lines.append(
-            f"{len(survey.resplit)} videos are split again: the split steps, the profile or the "
-            "sampling rules have changed since"
+            f"{_count(len(survey.resplit), 'video')} to split again: the split steps, the profile "
+            "or the sampling rules have changed since"
         )
-    for step, n in survey.reasons.items():
-        lines.append(f"{n} clips need {step}: they have no result of its current fingerprint")
+    lines += [
+        f"{_count(n, 'clip')} to score with {step}: no result of its current fingerprint"
+        for step, n in survey.reasons.items()
+    ]
+    if survey.backfill and not survey.reasons:
+        lines.append(f"{_count(survey.backfill, 'clip')} to score again: the crop has changed")
     if survey.unfinished:
-        lines.append(f"{len(survey.unfinished)} videos were not finished and go on")
+        lines.append(f"{_count(len(survey.unfinished), 'video')} unfinished: to go on with")
     if len(lines) == 1:
-        lines.append("nothing of the known videos needs to run again")
+        lines.append("nothing has to run again")
     return lines
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
