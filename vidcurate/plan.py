@@ -108,8 +108,9 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
         "profile": recipe.profile,
     }
     prints = {"split": _hash(base, *map(_describe, recipe.split))}
-    edits = [s for s in recipe.edit if isinstance(s.operator, Editor)]
-    prints["edit"] = _hash(prints["split"], *map(_describe, edits))
+    # Only editors that say a box: a size is pack's alone, and scores do not see it.
+    crops = [s for s in recipe.edit if type(s.operator).box is not Editor.box]  # type: ignore[attr-defined]
+    prints["edit"] = _hash(prints["split"], *map(_describe, crops))
     owner: dict[str, str] = {}
     for step in recipe.score:
         assert isinstance(step.operator, Scorer)

@@ -18,10 +18,11 @@ class Fixed(Splitter):
 
     length: of each piece, required. A piece begins at the first frame at or after each multiple
         of it, counted from the start of the video (or of the interval that is split again).
-    The edges are no cuts of the film: leave `trim` alone.
+    The edges are no cuts of the film: `trim` takes nothing off there.
     """
 
     name: ClassVar[str] = "fixed"
+    finds_cuts: ClassVar[bool] = False
 
     length: Annotated[Duration, Field(gt=0)]
 

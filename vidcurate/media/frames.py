@@ -25,7 +25,7 @@ class Frames:
 
     fps: the frames on a grid of that many a second, anchored to the video's time 0: the first
         frame at or after each k/fps. A clip gets the grid frames inside it, at least its first.
-    every: every n-th decoded frame of the video, counted from its first (1 is all of them).
+    every: 1 is every decoded frame of the clip; n the grid of 1/n of the video's nominal rate.
     count: that many frames spread evenly over the clip, each the nearest to
         start + (i + 0.5) * duration / count among the clip's frames on a fine grid.
     short_side: scale to this length of the shorter side in pixels, never up; "native" keeps the

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 from vidcurate.errors import DecodeError
 from vidcurate.media.convert import Converter, target_size
 from vidcurate.media.decode import Decoder
-from vidcurate.media.frames import FrameBatch, Frames, Pixels
+from vidcurate.media.frames import FrameBatch, Frames, MotionVectors, Pixels
 from vidcurate.media.video import Box
 
 _FINEST = 10  # grids of 2**-10 s; two frames nearer than that are on all grids
@@ -38,7 +38,7 @@ class Shot:
 
     `level` is m of the coarsest grid of 2**-m seconds that the frame is on; `previous` the time
     of the frame before it (-1 for the video's first); `bytes_before` the video's packet bytes
-    before it in presentation order.
+    before it in presentation order; `vectors` its motion vectors by grid rate, where it is on one.
     """
 
     frame: VideoFrame | None  # None once only its pictures are kept
@@ -51,6 +51,7 @@ class Shot:
     bytes_before: int
     level: int = 0
     pictures: dict[tuple[Any, ...], Pixels] = field(default_factory=dict)
+    vectors: dict[Fraction, MotionVectors] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.level = grid_level(self.previous, self.time)
@@ -125,7 +126,9 @@ class ClipFrames:
         requests: distinct requests.
         nominal: the stream's nominal frame rate, for `every=n`.
         crop: the box that every picture is cut to.
-        slack: seconds by which the clip's end may still move back (trim).
+
+    `vectors` holds motion vectors by grid rate, without those of the clip's first frame, which
+    lead out of the clip.
     """
 
     def __init__(
@@ -134,11 +137,10 @@ class ClipFrames:
         requests: Sequence[Frames],
         nominal: Fraction,
         crop: Box | None,
-        slack: float = 0.0,
     ) -> None:
+        self.vectors: dict[Fraction, list[MotionVectors]] = {}
         self._converter = converter
         self._crop = crop
-        self._slack = slack
         self._grids = {r: grid_fps(r, nominal) for r in requests if r.count is None}
         self._taken: dict[Frames, list[tuple[float, Pixels]]] = {r: [] for r in self._grids}
         self._counts = [r for r in requests if r.count is not None]
@@ -162,10 +164,15 @@ class ClipFrames:
                 picture = shot.picture(self._converter, request, self._crop)
                 self._taken[request].append((shot.time, picture))
                 self._bytes += picture.nbytes
+        if shot is not self._first:
+            for rate, vectors in shot.vectors.items():
+                self.vectors.setdefault(rate, []).append(vectors)
+                self._bytes += 5 * vectors.area.nbytes
         if self._bytes > _CLIP_BUDGET:
             raise DecodeError(
                 f"a clip of more than {shot.time - start:.0f} s needs over "
-                f"{_CLIP_BUDGET // 2**20} MiB of frames; lower the splitter's max_length"
+                f"{_CLIP_BUDGET // 2**20} MiB of frames; give the recipe a split step, or lower "
+                "its max_length"
             )
         if self._counts and shot.level <= self._level(shot.time):
             self._held.append(shot)
@@ -178,7 +185,7 @@ class ClipFrames:
 
     def _level(self, now: float) -> int:
         assert self._first is not None
-        length = now - self._first.time - self._slack
+        length = now - self._first.time
         levels = []
         for request in self._counts:
             assert request.count is not None
@@ -191,13 +198,14 @@ class ClipFrames:
             level = self._level(now)
             self._held = [s for s in self._held if s.level <= level]
         raw = 0
-        for shot in reversed(self._held):
+        for i in reversed(range(len(self._held))):
+            shot = self._held[i]
             raw += shot.raw_bytes
-            if raw > _RAW_BUDGET and shot.frame is not None:
+            if raw > _RAW_BUDGET and shot.frame is not None and shot is not self._first:
                 for request in self._counts:  # keep the small pictures, let the large frame go
                     shot.picture(self._converter, request, self._crop)
-                if shot is not self._first:
-                    shot.frame = None
+                # A copy without it: overlapping clips hold the same shot.
+                self._held[i] = replace(shot, frame=None)
 
     def batch(self, request: Frames, start: float, end: float) -> FrameBatch:
         """The frames of `request` for the clip [start, end), which is final now."""

@@ -153,16 +153,21 @@ class CutDetector(Protocol):
 class Splitter(Operator):
     """Splits a video, or each interval that an earlier splitter gave, into clips.
 
-    The runner applies the limits below, in this order: trim, keep, length limits.
+    The runner applies the limits below, in this order: trim, length limits, keep.
 
     min_length: shorter scenes give no clip (they are counted).
     max_length: longer scenes are chopped into pieces of this length, or dropped.
     over_length: "chop" (the rest is kept when it reaches min_length) or "drop".
     trim: taken off at edges that are cuts; not at the video's ends, not where a scene is chopped.
-    keep: "all", or only the "longest" scene of each interval that was split again.
+    keep: "all", or only the "longest" clip (the first of equals) of each interval that was split
+        again, or of the video.
+
+    `finds_cuts`: what `detector` reports are cuts of the film; False where they are points at
+    which a scene is chopped, where nothing is trimmed.
     """
 
     kind: ClassVar[Kind] = "splitter"
+    finds_cuts: ClassVar[bool] = True
 
     min_length: Duration = 0.0
     max_length: Duration = 60.0
@@ -197,9 +202,10 @@ class Clip:
     fps: its true rate, from its frames' times. vfr: frame distances vary.
     width, height: of the picture in display pixels, after `crop`.
     n_bytes: size of the clip's video packets (of all packets decoded between its times).
-    fields: the dataset's own columns. scores: columns of earlier steps.
+    fields: the dataset's own columns. scores: the columns that the operator `reads`.
     frames: the frames of the operator's request; None where it asks for none.
-    motion_vectors: only where the operator asks for them; empty where the codec exports none.
+    motion_vectors: only where the operator asks for them, without those of the clip's first
+        frame, which lead out of it; empty where the codec exports none.
     """
 
     video: VideoInfo

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from vidcurate.clip import RIGHTS, clip_id
 from vidcurate.media.video import VideoInfo
 from vidcurate.plan import ScorePlan, in_audit
+from vidcurate.run.intervals import Interval
 from vidcurate.run.jobs import VideoJob
 from vidcurate.run.tracks import CutClip, SceneCounts
 
 
-def clip_row(plan: ScorePlan, job: VideoJob, info: VideoInfo, cut: CutClip) -> dict[str, Any]:
+def identity_of(job: VideoJob, cut: CutClip) -> str:
+    """The id of a final clip; that of a backfill keeps its own."""
+    old = cut.interval.old
+    return clip_id(job.video_id, cut.start, cut.end) if old is None else str(old["clip_id"])
+
+
+def dataset_fields(plan: ScorePlan, job: VideoJob, interval: Interval) -> dict[str, Any]:
+    """The dataset's own columns of a clip; those of a backfill come from its committed row."""
+    if interval.old is not None:
+        return {name: interval.old.get(column) for name, column in plan.source_fields.items()}
+    values = {**job.row.fields, **interval.row.fields}
+    return {name: values.get(name) for name in plan.source_fields}
+
+
+def clip_row(
+    plan: ScorePlan, job: VideoJob, info: VideoInfo, cut: CutClip, fields: Mapping[str, Any]
+) -> dict[str, Any]:
     """The row of a final clip before its steps have run.
 
     A clip of a backfill keeps what its committed row holds.
+
+    Args:
+        fields: its `dataset_fields`.
     """
     interval = cut.interval
     crop = interval.crop
     picture = crop or info
+    identity = identity_of(job, cut)
     if interval.old is not None:
         row = dict(interval.old)
-        identity = row["clip_id"]
     else:
-        identity = clip_id(job.video_id, cut.start, cut.end)
-        values = {**job.row.fields, **interval.row.fields}
-        row = {plan.source_fields[k]: v for k, v in values.items() if k in plan.source_fields}
+        row = {plan.source_fields[name]: value for name, value in fields.items()}
         row["caption_source"] = interval.row.caption
     scored = {k: v for k, v in row.get("fingerprints", {}).items() if k not in ("split", "edit")}
     row.update(

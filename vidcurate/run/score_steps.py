@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from vidcurate.media.frames import FrameBatch, Frames, MotionVectors
 from vidcurate.operator.base import Clip, Scorer
 from vidcurate.operator.columns import MAIN, Column, column_name
 from vidcurate.recipe.model import Step
+
+_INT_BITS = {"int32": 31, "int64": 63}
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass
@@ -42,7 +46,6 @@ class Pending:
     audit: bool
     gated_by: str | None = None
     failed_by: str | None = None
-    scores: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,20 @@ class StepRunner:
             else:
                 row["score_status"], row["score_by"] = "scored", None
 
+    def give_up(self, row: dict[str, Any], step_id: str) -> None:
+        """Mark a clip on which no step can run, as an earlier step failed."""
+        row["score_status"], row["score_by"] = "failed", step_id
+        row["fingerprints"] |= {s.id: "!" + self.fingerprints[s.id] for s in self.steps}
+        row.update(dict.fromkeys(column for s in self.steps for column in s.columns))
+
     def _is_current(self, pending: Pending, step: Step) -> bool:
         return bool(pending.row["fingerprints"].get(step.id) == self.fingerprints[step.id])
 
     def _apply_gate(self, step: Step, pending: Pending) -> None:
+        if not self._is_current(pending, step):
+            return  # it failed, and a failure is no verdict
         for name, threshold in step.thresholds.items():
-            column = column_name(step.id, name)
-            if column in pending.row and threshold.violated(pending.row[column]):
+            if threshold.violated(pending.row[column_name(step.id, name)]):
                 pending.gated_by = step.id
 
     def _setup(self, step: Step) -> None:
@@ -135,7 +145,8 @@ class StepRunner:
         request = operator.request()
         fps = operator.motion_vector_fps()
         values = dict(vars(pending.clip))
-        values["scores"] = {**pending.scores}
+        fields = pending.clip.fields
+        values["scores"] = {c: pending.row.get(c, fields.get(c)) for c in operator.reads}
         values["frames"] = pending.frames(request) if request is not None else None
         values["motion_vectors"] = pending.vectors(fps) if fps is not None else ()
         return Clip(**values)
@@ -158,7 +169,6 @@ class StepRunner:
         stats.nulls += any(v is None for v in values.values())
         named = {column_name(step.id, name): value for name, value in values.items()}
         pending.row.update(named)
-        pending.scores.update(named)
         mark = "!" if error is not None and step.on_error == "fail" else ""
         pending.row["fingerprints"][step.id] = mark + self.fingerprints[step.id]
         if error is None or step.on_error == "skip":
@@ -185,10 +195,13 @@ def _one(operator: Scorer, clip: Clip) -> Any:
 
 
 def field_values(operator: Scorer, result: Any) -> dict[str, Any]:
-    """A scorer's result as field -> plain value; None gives null in every column.
+    """A scorer's result as field -> plain value, as the clip table stores it.
+
+    None gives null in every column. A float32 is rounded to one here already, so that a gate
+    judges the value that select will see.
 
     Raises:
-        ScoreError: unknown or missing fields, a NaN, or a value of another type.
+        ScoreError: unknown or missing fields, a NaN, or a value that the column's type cannot hold.
     """
     columns = operator.columns
     if result is None:
@@ -200,33 +213,53 @@ def field_values(operator: Scorer, result: Any) -> dict[str, Any]:
                 f"{', '.join(columns)}"
             )
         result = {MAIN if MAIN in columns else next(iter(columns)): result}
-    unknown = sorted(set(result) - set(columns))
+        missing: list[str] = []
+    else:
+        missing = [repr(name) for name in columns if name not in result]
+    unknown = sorted(repr(name) for name in result if name not in columns)
     if unknown:
         raise ScoreError(
-            f"operator {operator.name!r} returned {', '.join(map(repr, unknown))}, "
+            f"operator {operator.name!r} returned {', '.join(unknown)}, "
             f"which it does not declare in columns ({', '.join(columns)})"
+        )
+    if missing:
+        raise ScoreError(
+            f"operator {operator.name!r} returned no {', '.join(missing)}; "
+            "return None there where there is no verdict"
         )
     return {name: _plain(operator, name, spec, result.get(name)) for name, spec in columns.items()}
 
 
 def _plain(operator: Scorer, name: str, spec: Column, value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if value is None:
         return None
     where = f"operator {operator.name!r}, column {name or operator.name!r}"
-    if isinstance(value, float) and math.isnan(value):
-        raise ScoreError(f"{where}: NaN is no score; return None where there is no verdict")
-    fits = {
-        "bool": isinstance(value, bool),
-        "int32": isinstance(value, int) and not isinstance(value, bool),
-        "int64": isinstance(value, int) and not isinstance(value, bool),
-        "float32": isinstance(value, int | float) and not isinstance(value, bool),
-        "float64": isinstance(value, int | float) and not isinstance(value, bool),
-        "string": isinstance(value, str),
-    }.get(spec.dtype, isinstance(value, list | tuple))
-    if not fits:
-        raise ScoreError(f"{where}: {json.dumps(value, default=str)[:80]} is no {spec.dtype}")
-    return value
+    kind = spec.dtype
+    if kind.startswith("list<") and isinstance(value, list | tuple):
+        inner = kind.removeprefix("list<").removesuffix(">")
+        return [_stored(where, inner, item) for item in value]
+    return _stored(where, kind, value)
+
+
+def _stored(where: str, kind: str, value: Any) -> Any:
+    """One value as a column of that type holds it."""
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if kind in ("float32", "float64") and (is_int or isinstance(value, float)):
+        if isinstance(value, float) and math.isnan(value):
+            raise ScoreError(f"{where}: NaN is no score; return None where there is no verdict")
+        largest = _MAX_FLOAT32 if kind == "float32" else sys.float_info.max
+        if abs(value) <= largest or abs(value) == math.inf:
+            return float(np.float32(value)) if kind == "float32" else float(value)
+    elif kind in _INT_BITS and is_int:
+        if -(2 ** _INT_BITS[kind]) <= value < 2 ** _INT_BITS[kind]:
+            return value
+    elif (kind == "bool" and isinstance(value, bool)) or (kind == "string" and _is_text(value)):
+        return value
+    raise ScoreError(f"{where}: {json.dumps(value, default=str)[:80]} is no {kind}")
+
+
+def _is_text(value: Any) -> bool:
+    """True for text without lone surrogates, which UTF-8 cannot hold."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)

@@ -1,60 +1,24 @@
-"""From the frames of one interval to its final clips: detect, settle, chop, trim, limit.
+"""From the frames of one interval to its final clips: detect, settle, trim, chop, limit.
 
-Detectors report late, so a frame waits until every cut at or before it is known; only then is
-it given to its scene. What reaches a clip is therefore final, and one pass is enough.
+A frame waits until every cut that can decide about it is known: detectors report late, and a
+trim reaches back from its cut. Only then is it given to its scene. What reaches a clip is
+therefore final, and one pass is enough.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from vidcurate.media.frames import Frames
 from vidcurate.media.sampling import ClipFrames, Shot
-from vidcurate.media.video import Box
-from vidcurate.operator.base import ClipRow, CutDetector, Splitter
+from vidcurate.operator.base import CutDetector, Splitter
+from vidcurate.run.intervals import Interval
 
 _EPS = 1e-6
-_NEAR = 2.0  # seconds: decoding on over a short gap is cheaper than a seek to a key frame
-_MARGIN = 0.25  # seconds around known intervals, for snapping to the nearest frame
-
-
-@dataclass
-class Interval:
-    """A part of the video to be made into clips; without bounds the whole of it.
-
-    start, end: seconds as a dataset gives them, met by the nearest frames. start_pts, end_pts:
-    exact bounds of a clip that is known already (a backfill, a second pass for a crop). old: the
-    committed row of a backfill. find_box: the editors still have to say the crop.
-    """
-
-    start: float | None = None
-    end: float | None = None
-    start_pts: int | None = None
-    end_pts: int | None = None
-    row: ClipRow = field(default_factory=ClipRow)
-    old: Mapping[str, Any] | None = None
-    crop: Box | None = None
-    find_box: bool = False
-
-    def holds(self, shot: Shot) -> bool:
-        """True where the frame belongs to the interval."""
-        if self.start_pts is not None:
-            assert self.end_pts is not None
-            return self.start_pts <= shot.pts < self.end_pts
-        middle = shot.time + shot.duration / 2  # nearest frame edge
-        return (self.start is None or middle > self.start) and (
-            self.end is None or middle <= self.end
-        )
-
-    def is_past(self, shot: Shot) -> bool:
-        """True once no later frame can belong to the interval."""
-        if self.end_pts is not None:
-            return shot.pts >= self.end_pts
-        return self.end is not None and shot.time + shot.duration / 2 > self.end
 
 
 @dataclass
@@ -87,23 +51,38 @@ class SceneCounts:
     not_longest: int = 0
 
 
+@dataclass(frozen=True)
+class Edge:
+    """Where something ends: before this pts and time, with so many packet bytes before it."""
+
+    pts: int
+    time: float
+    bytes_before: int
+
+    @classmethod
+    def before(cls, shot: Shot) -> Edge:
+        """The edge between a frame and the one before it."""
+        return cls(shot.pts, shot.time, shot.bytes_before)
+
+
 class _Scene:
     """The scene that settled frames go to, on its way to one clip."""
 
     def __init__(self, first: Shot, trim: float, frames: ClipFrames) -> None:
         self.begin = first.time + trim
         self.frames = frames
-        self.marks: list[tuple[int, float, int]] = []  # pts, time, bytes before
+        self.marks: list[Edge] = []  # before each frame
+        self.end: Edge | None = None  # where a trim begins
         self.too_long = False
 
-    def add(self, shot: Shot, sample: bool) -> None:
+    def add(self, shot: Shot) -> None:
         if shot.time >= self.begin - _EPS:
-            self.marks.append((shot.pts, shot.time, shot.bytes_before))
-            if sample:
+            self.marks.append(Edge.before(shot))
+            if not self.too_long:
                 self.frames.add(shot)
 
     def length_with(self, shot: Shot) -> float:
-        return shot.time + shot.duration - self.marks[0][1] if self.marks else 0.0
+        return shot.time + shot.duration - self.marks[0].time if self.marks else 0.0
 
 
 class Track:
@@ -117,6 +96,7 @@ class Track:
         edge_trim: trim at the interval's own two ends (a dataset's cuts), in seconds.
         new_frames: makes the frame holder of a clip.
         picture: the detector's picture of a frame.
+        counts: takes what becomes of the scenes.
     """
 
     def __init__(
@@ -136,6 +116,9 @@ class Track:
         self._limits = limits
         self._detector = detector
         self._request = request
+        self._lateness = detector.lateness if detector is not None else 0
+        makes_cuts = limits is not None and detector is not None and limits.finds_cuts
+        self._trim = limits.trim if limits is not None and makes_cuts else 0.0
         self._edge_trim = edge_trim
         self._new_frames = new_frames
         self._picture = picture
@@ -143,92 +126,107 @@ class Track:
         self._cuts: deque[int] = deque()
         self._scene: _Scene | None = None
         self._best: CutClip | None = None
-        self._last: Shot | None = None
+        self._is_empty = True
+
+    @property
+    def is_empty(self) -> bool:
+        """True where no frame of the video fell into the interval."""
+        return self._is_empty
 
     def push(self, shot: Shot) -> list[CutClip]:
         """Take the next frame of the video; return the clips that are final now."""
         if self.done:
             return []
         if self.interval.is_past(shot):
-            return self.finish(shot.pts, shot.time, shot.bytes_before)
+            return self.finish(Edge.before(shot), is_cut=True)
         if not self.interval.holds(shot):
             return []
-        self._last = shot
-        if self._detector is None:
-            return self._settle(shot)
-        pixels = self._picture(shot, self._request) if self._request else None
-        self._cuts.extend(sorted(self._detector.push(shot.index, shot.time, pixels)))  # type: ignore[arg-type]
+        self._is_empty = False
+        if self._detector is not None:
+            pixels = self._picture(shot, self._request) if self._request else None
+            self._cuts.extend(sorted(self._detector.push(shot.index, shot.time, pixels)))  # type: ignore[arg-type]
         self._waiting.append(shot)
         clips: list[CutClip] = []
-        while len(self._waiting) > self._detector.lateness:
-            clips += self._settle(self._waiting.popleft())
+        while self._is_settled():
+            clips += self._settle()
         return clips
 
-    def finish(self, end_pts: int, end: float, end_bytes: int) -> list[CutClip]:
-        """The interval, or the video, ends before `end`; return the last clips."""
+    def finish(self, edge: Edge, *, is_cut: bool) -> list[CutClip]:
+        """The interval ends; return the last clips.
+
+        Args:
+            edge: where it ends.
+            is_cut: the edge is the dataset's, and not just the end of the video.
+        """
         if self.done:
             return []
         self.done = True
-        if self._detector is not None and self._last is not None:
+        if self._detector is not None and not self._is_empty:
             self._cuts.extend(sorted(self._detector.finish()))
+        limit = edge.time - (self._edge_trim if is_cut else 0.0)
         clips: list[CutClip] = []
         while self._waiting:
-            clips += self._settle(self._waiting.popleft())
-        clips += self._close(end_pts, end, end_bytes, trim=self._edge_trim)
+            clips += self._settle(limit)
+        clips += self._close(edge)
         if self._best is not None:
             clips.append(self._best)
         return clips
 
-    @property
-    def is_empty(self) -> bool:
-        """True where no frame of the video fell into the interval."""
-        return self._last is None
+    def _is_settled(self) -> bool:
+        """True once nothing to come can cut or trim at the earliest waiting frame."""
+        waiting = self._waiting
+        if len(waiting) <= self._lateness:
+            return False
+        end = _end(waiting[0]) - _EPS
+        # Cuts are known up to the frame `lateness` before the last, the interval's end up to it.
+        known, last = waiting[-1 - self._lateness], waiting[-1]
+        return _end(known) >= end + self._trim and _end(last) >= end + self._edge_trim
 
-    @property
-    def earliest(self) -> float:
-        """Start of the earliest clip that is still to come."""
-        if self._best is not None:
-            return self._best.start
-        if self._scene is not None and self._scene.marks:
-            return self._scene.marks[0][1]
-        return self._last.time if self._last is not None and not self._waiting else 0.0
+    def _settle(self, limit: float = math.inf) -> list[CutClip]:
+        """Give the earliest waiting frame to its scene, unless it is trimmed off.
 
-    def _settle(self, shot: Shot) -> list[CutClip]:
+        limit: what is shown past it is trimmed off.
+        """
+        shot = self._waiting.popleft()
         clips: list[CutClip] = []
         is_cut = False
         while self._cuts and self._cuts[0] <= shot.index:
             is_cut = self._cuts.popleft() == shot.index or is_cut
         scene = self._scene
-        trim = self._limits.trim if self._limits is not None and self._detector else 0.0
+        if self.interval.start_pts is None:  # else it was counted when it was found
+            self.counts.scenes += scene is None or is_cut
         if scene is None:
-            scene = self._begin(shot, self._edge_trim)
+            # An interval that begins with the video does not begin at a cut.
+            scene = self._begin(shot, self._edge_trim if shot.previous >= 0 else 0.0)
         elif is_cut:
-            clips = self._close(shot.pts, shot.time, shot.bytes_before, trim)
-            scene = self._begin(shot, trim)
-        elif self._limits and scene.length_with(shot) > self._limits.max_length + _EPS:
-            if self._limits.over_length == "chop":
-                clips = self._close(shot.pts, shot.time, shot.bytes_before, 0.0)
+            clips = self._close(Edge.before(shot))
+            scene = self._begin(shot, self._trim)
+        if self._trim and self._cuts:
+            cut = self._waiting[self._cuts[0] - shot.index - 1]
+            limit = min(limit, cut.time - self._trim)
+        if scene.end is not None or _end(shot) > limit + _EPS:
+            scene.end = scene.end or Edge.before(shot)
+            return clips
+        limits = self._limits
+        if limits is not None and scene.length_with(shot) > limits.max_length + _EPS:
+            if limits.over_length == "chop":
+                clips += self._close(Edge.before(shot))
                 scene = self._begin(shot, 0.0)
-            else:
+            elif not scene.too_long:
                 scene.too_long = True
                 scene.frames = self._new_frames(self.interval)  # lets go of the frames so far
-        scene.add(shot, sample=not scene.too_long)
+        scene.add(shot)
         return clips
 
     def _begin(self, shot: Shot, trim: float) -> _Scene:
         self._scene = _Scene(shot, trim, self._new_frames(self.interval))
         return self._scene
 
-    def _close(self, end_pts: int, end: float, end_bytes: int, trim: float) -> list[CutClip]:
-        """End the scene; a trim moves its end to an earlier frame, at least that far."""
+    def _close(self, edge: Edge) -> list[CutClip]:
+        """End the scene at the edge, or where the trim before it begins."""
         scene, self._scene = self._scene, None
         if scene is None:
             return []
-        if self.interval.start_pts is None:  # else it was counted when it was found
-            self.counts.scenes += 1
-        limit = end - trim
-        while trim and scene.marks and end > limit + _EPS:
-            end_pts, end, end_bytes = scene.marks.pop()
         limits = self._limits
         if scene.too_long:
             self.counts.too_long += 1
@@ -236,15 +234,16 @@ class Track:
         if not scene.marks:
             self.counts.too_short += 1
             return []
+        start, end = scene.marks[0], scene.end or edge
         clip = CutClip(
             interval=self.interval,
-            start_pts=scene.marks[0][0],
-            end_pts=end_pts,
-            start=scene.marks[0][1],
-            end=end,
+            start_pts=start.pts,
+            end_pts=end.pts,
+            start=start.time,
+            end=end.time,
             n_frames=len(scene.marks),
-            n_bytes=end_bytes - scene.marks[0][2],
-            vfr=is_variable([mark[0] for mark in scene.marks] + [end_pts]),
+            n_bytes=end.bytes_before - start.bytes_before,
+            vfr=is_variable([mark.pts for mark in scene.marks] + [end.pts]),
             frames=scene.frames,
         )
         if limits is not None and clip.duration < limits.min_length - _EPS:
@@ -252,10 +251,16 @@ class Track:
             return []
         if limits is not None and limits.keep == "longest" and self._detector is not None:
             if self._best is None or clip.duration > self._best.duration + _EPS:
-                self._best, clip = clip, self._best
-            self.counts.not_longest += clip is not None
+                self._best, beaten = clip, self._best
+            else:
+                beaten = clip
+            self.counts.not_longest += beaten is not None
             return []
         return [clip]
+
+
+def _end(shot: Shot) -> float:
+    return shot.time + shot.duration
 
 
 def is_variable(pts: list[int]) -> bool:
@@ -264,25 +269,9 @@ def is_variable(pts: list[int]) -> bool:
     The last distance is left out: a container often gives the last frame an odd length.
     """
     steps = [b - a for a, b in pairwise(pts[:-1])]
-    if not steps:
-        return False
-    low, high = min(steps), max(steps)
-    return high - low > max(1, 0.05 * high)
+    return bool(steps) and varies(min(steps), max(steps))
 
 
-def decode_ranges(
-    intervals: Sequence[Interval],
-) -> list[tuple[float | None, float | None, list[Interval]]]:
-    """Stretches of the video to decode, each once, with the intervals that lie in it."""
-    if any(i.start is None or i.end is None for i in intervals):
-        return [(None, None, list(intervals))]
-    ranges: list[tuple[float, float, list[Interval]]] = []
-    for interval in sorted(intervals, key=lambda i: (i.start, i.end)):
-        assert interval.start is not None
-        assert interval.end is not None
-        if ranges and interval.start < ranges[-1][1] + _NEAR:
-            low, high, members = ranges[-1]
-            ranges[-1] = (low, max(high, interval.end), [*members, interval])
-        else:
-            ranges.append((interval.start, interval.end, [interval]))
-    return [(max(0.0, low - _MARGIN), high + _MARGIN, members) for low, high, members in ranges]
+def varies(shortest: int, longest: int) -> bool:
+    """True where such distances of frames, in pts, differ by more than rounding."""
+    return longest - shortest > max(1, 0.05 * longest)

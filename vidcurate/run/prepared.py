@@ -1,0 +1,97 @@
+"""A plan with its operators built and set up: kept by a decode process from video to video."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import TypeVar
+
+import cv2
+
+from vidcurate.media.frames import FrameBatch, Frames
+from vidcurate.media.video import Box
+from vidcurate.operator.base import Clip, Editor, Scorer, Splitter
+from vidcurate.plan import ScorePlan, requests_of
+from vidcurate.recipe.model import Step
+from vidcurate.run.score_steps import StepRunner
+from vidcurate.run.tracks import CutClip
+
+_T = TypeVar("_T", Splitter, Editor, Scorer)
+
+
+class EditError(Exception):
+    """An editor raised an error (its cause) on one clip."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(step.id)
+        self.step = step
+
+
+class Prepared:
+    """The operators of a plan.
+
+    Raises:
+        UserError: (on creation) an operator cannot be used here.
+    """
+
+    def __init__(self, plan: ScorePlan) -> None:
+        plan.user_operators.install()
+        self.plan = plan
+        self.split = [_kind(spec.build(), Splitter) for spec in plan.split]
+        self.edit_steps = [spec.build() for spec in plan.edit]
+        self.score = [spec.build() for spec in plan.score]
+        self.runner = StepRunner(self.score, plan.fingerprints)
+        editors = [_kind(s, Editor) for s in self.edit_steps]
+        for operator in (*self.split, *editors):
+            operator.setup()
+        # One decode process is one core's work; OpenCV's own threads would fight the others.
+        cv2.setNumThreads(1)
+
+        self.edit_requests = requests_of(editors)
+        scorers = [_kind(s, Scorer) for s in self.score]
+        self.score_requests = requests_of(scorers)
+        rates = [s.motion_vector_fps() for s in scorers]
+        self.vector_rates = sorted({vector_rate(r) for r in rates if r is not None})
+
+    @property
+    def crop_is_fixed(self) -> bool:
+        """True where no editor looks at frames: the crop is known before decoding."""
+        return not self.edit_requests
+
+    def box(self, view: Clip, cut: CutClip | None = None) -> Box | None:
+        """The crop of a clip after all editors; None where the whole picture stays.
+
+        Args:
+            view: the clip without a crop. cut: its frames, for editors that look at some.
+
+        Raises:
+            EditError: an editor failed.
+        """
+        box: Box | None = None
+        for step in self.edit_steps:
+            editor = _kind(step, Editor)
+            request = editor.request()
+            frames = batch_of(cut, request) if request and cut else None
+            size = box or view.video
+            seen = replace(view, frames=frames, crop=box, width=size.width, height=size.height)
+            try:
+                box = editor.box(seen)
+            except Exception as error:  # (the runner catches for all operators)
+                raise EditError(step) from error
+        whole = Box(0, 0, view.video.width, view.video.height)
+        return None if box == whole else box
+
+
+def batch_of(cut: CutClip, request: Frames) -> FrameBatch:
+    """The frames of a final clip that a request gets."""
+    return cut.frames.batch(request, cut.start, cut.end)
+
+
+def vector_rate(fps: float) -> Fraction:
+    """The grid rate of a request for motion vectors, exact."""
+    return Fraction(fps).limit_denominator(1000)
+
+
+def _kind(step: Step, kind: type[_T]) -> _T:
+    assert isinstance(step.operator, kind)
+    return step.operator
