@@ -1,0 +1,271 @@
+"""How much CPU and memory vidcurate takes, against what the same machine takes without it.
+
+    python tools/benchmark.py [--quick] [--json FILE] [--readme README.md]
+
+All figures are ratios within one run: A and B take turns (A B A B A), B is compared with the mean
+of its two neighbours, and the median of the turns counts, with their lowest and highest. CPU time
+of one process, one decoder thread on both sides; OpenCV has one thread as well. A busy machine
+costs precision, not fairness. Prints a Markdown table; exits 1 when a limit is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import av
+import benchmark_footage as footage
+import benchmark_work as work
+import cv2
+import fetch_footage
+from benchmark_footage import Size
+
+BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+_GIB = 2**30
+_NEAR = 3  # frames: the fast profile skips up to 3 in a row, so a cut may be seen that late
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured. `large` and `small`: size and seconds of the real footage.
+
+    pairs: turns of B. scenes: of the made video with known cuts. clips: seconds of the clips that
+    are cut out. long: seconds of the video without cuts; 0 leaves that row out.
+    """
+
+    small: tuple[Size, float] = ((1280, 720), 32)
+    large: tuple[Size, float] = ((1920, 1080), 24)
+    pairs: int = 7
+    scenes: int = 40
+    scene_size: Size = (640, 360)
+    clips: tuple[work.Span, ...] = ((2.2, 8.2), (12.6, 16.6))
+    long: float = 7200
+
+
+FULL = Effort()
+QUICK = Effort(((1280, 720), 10), ((1920, 1080), 6), 2, 10, clips=((2.2, 5.2),), long=0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure: a median with its lowest and highest, and what it may be at most."""
+
+    name: str
+    value: float
+    unit: str
+    low: float
+    high: float
+    limit: float | None = None
+    note: str = ""
+
+    @property
+    def missed(self) -> bool:
+        """True where the figure is past its limit."""
+        return self.limit is not None and self.value > self.limit
+
+
+def compare(
+    name: str,
+    a: Callable[[], object],
+    b: Callable[[], object],
+    pairs: int,
+    *,
+    unit: str,
+    limit: float | None = None,
+) -> Row:
+    """CPU time of b over that of a, taken in turns."""
+    a(), b()  # imports and the file's way into memory are not counted
+    found = ratios([_cpu(task) for task in [*[a, b] * pairs, a]])
+    return Row(name, statistics.median(found), unit, min(found), max(found), limit)
+
+
+def ratios(times: Sequence[float]) -> list[float]:
+    """Of times a b a b a: each b over the mean of its neighbours."""
+    return [2 * times[i] / (times[i - 1] + times[i + 1]) for i in range(1, len(times), 2)]
+
+
+def _cpu(task: Callable[[], object]) -> float:
+    began = time.process_time()
+    task()
+    return time.process_time() - began
+
+
+# --------------------------------------------------------------------------- rows
+
+
+def rows(effort: Effort, source: Path, folder: Path) -> Iterator[Row]:
+    """Measure one after the other.
+
+    Args:
+        source: the real footage that the videos are made of. folder: where they are kept.
+    """
+    small = footage.real(source, *effort.small, folder)
+    large = footage.real(source, *effort.large, folder)
+    yield from _score_pass(effort, small, large)
+    yield from _fast(effort, folder, small)
+    yield from _pack(effort, small)
+    if effort.long:
+        yield _memory(footage.without_cuts(source, effort.large[0], effort.long, folder))
+
+
+def _score_pass(effort: Effort, small: Path, large: Path) -> Iterator[Row]:
+    everything = work.plan(work.SCORERS)
+    what = "scenes, motion, brightness, static, 8 frames a clip"
+    for path, size, limit in ((small, effort.small[0], 1.55), (large, effort.large[0], 1.2)):
+        yield compare(
+            f"score pass at {size[1]}p: {what}",
+            partial(work.bare_decode, path),
+            partial(work.score, path, everything),
+            effort.pairs,
+            unit="x bare decode",
+            limit=limit,
+        )
+    yield compare(
+        f"the same at {effort.small[0][1]}p against five separate tools",
+        partial(work.separate_tools, small, work.spans(small)),
+        partial(work.score, small, everything),
+        max(1, effort.pairs // 2),
+        unit="x their CPU",
+        limit=0.36,
+    )
+
+
+def _fast(effort: Effort, folder: Path, small: Path) -> Iterator[Row]:
+    everything = work.plan(work.SCORERS)
+    yield compare(
+        f"`profile: fast` at {effort.small[0][1]}p",
+        partial(work.score, small, everything),
+        partial(work.score, small, replace(everything, profile="fast")),
+        max(1, effort.pairs // 2),
+        unit="x exact",
+    )
+    for gop in footage.GOPS:
+        path, true = footage.cuts(gop, effort.scenes, effort.scene_size, folder)
+        profiles: tuple[tuple[work.Profile, int], ...] = (("exact", 0), ("fast", _NEAR))
+        for profile, within in profiles:
+            found = work.found_cuts(path, profile)
+            value = work.f1(found, true, within)
+            note = f"{len(found)} found of {len(true)}"
+            where = f"within {within} frames" if within else "to the frame"
+            name = f"cuts of `profile: {profile}`, {gop}, {where}"
+            yield Row(name, value, "F1", value, value, note=note)
+
+
+def _pack(effort: Effort, path: Path) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as temporary:
+        cut = (path, effort.clips, Path(temporary))
+        for name, how in (("copied and verified", work.copy_clips), ("encoded", work.encode_clips)):
+            yield compare(
+                f"clips of {effort.small[0][1]}p {name}",
+                partial(work.decode_spans, path, effort.clips),
+                partial(how, *cut),
+                max(1, effort.pairs // 2),
+                unit="x decoding them",
+            )
+
+
+def _memory(path: Path) -> Row:
+    child = [sys.executable, str(Path(work.__file__)), str(path)]
+    done = subprocess.run(child, check=True, capture_output=True, text=True)
+    result = json.loads(done.stdout)
+    peak = result["peak_bytes"] / _GIB
+    info = work.info_of(path)
+    name = f"memory of one worker, {info.duration / 3600:.1f} h of {info.height}p without cuts"
+    note = f"{result['clips']} clips in {result['seconds']:.0f} s"
+    return Row(name, peak, "GiB", peak, peak, 1.5, note)
+
+
+# --------------------------------------------------------------------------- output
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    cpu = platform.processor() or platform.machine()
+    facts = Path("/proc/cpuinfo")
+    if facts.exists() and (found := re.search(r"model name\s*: (.+)", facts.read_text())):
+        cpu = found[1]
+    return {
+        "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "load": f"{os.getloadavg()[0]:.1f}",
+        "versions": f"Python {platform.python_version()}, PyAV {av.__version__}, "
+        f"OpenCV {cv2.__version__}",
+    }
+
+
+def table(found: list[Row], facts: dict[str, str], command: str) -> str:
+    """The rows as a Markdown table, with the command and the machine below it."""
+    lines = ["| | median | lowest to highest | limit |", "|---|---|---|---|"]
+    for row in found:
+        spread = f"{row.low:.2f} to {row.high:.2f}" if row.low < row.high else row.note
+        limit = "" if row.limit is None else f"{row.limit:g}{' missed' if row.missed else ''}"
+        lines.append(f"| {row.name} | {row.value:.2f} {row.unit} | {spread} | {limit} |")
+    lines += ["", f"`{command}` on {facts['cpu']} (load {facts['load']} at the start), "]
+    lines[-1] += f"{facts['versions']}. CPU time, one decoder thread on both sides."
+    return "\n".join(lines)
+
+
+def replaced(text: str, block: str) -> str:
+    """The text with what stands between the two marks replaced by the block.
+
+    Raises:
+        SystemExit: the marks are missing.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"the file has no {BEGIN} followed by {END}")
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def publish(
+    found: list[Row],
+    facts: dict[str, str],
+    *,
+    quick: bool,
+    figures: Path | None,
+    readme: Path | None,
+) -> int:
+    """Print the table and write it where that is asked; the exit status."""
+    text = table(found, facts, f"tools/benchmark.py{' --quick' if quick else ''}")
+    print(text)
+    if figures:
+        result = {"machine": facts, "quick": quick, "rows": [asdict(row) for row in found]}
+        figures.write_text(json.dumps(result, indent=1) + "\n")
+    if readme:
+        readme.write_text(replaced(readme.read_text(), text))
+    return int(any(row.missed for row in found))
+
+
+def main() -> int:
+    """Measure, print, write; 1 when a limit is missed."""
+    parser = argparse.ArgumentParser(description="Measure vidcurate's CPU and memory.")
+    parser.add_argument("--quick", action="store_true", help="a look of a minute, without memory")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the table in its place")
+    chosen = parser.parse_args()
+    if chosen.readme:
+        replaced(chosen.readme.read_text(), "")  # refused before minutes are spent
+    cv2.setNumThreads(1)
+    facts = machine()
+    (source, *_) = fetch_footage.fetch()
+    found: list[Row] = []
+    for row in rows(QUICK if chosen.quick else FULL, source, fetch_footage.FOLDER / "benchmark"):
+        print(f"{row.value:8.2f} {row.unit:15} {row.name}", file=sys.stderr, flush=True)
+        found.append(row)
+    return publish(found, facts, quick=chosen.quick, figures=chosen.json, readme=chosen.readme)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
