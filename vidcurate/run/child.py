@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -39,10 +40,12 @@ class Child:
 
     Args:
         limits: time, stall and memory bounds of one job.
+        stop: when set, the job at hand is given up.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, stop: threading.Event | None = None) -> None:
         self.limits = limits
+        self._stop = stop or threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Connection | None = None
 
@@ -50,7 +53,7 @@ class Child:
         """Run the generator function `target` ("module:function") on `payload` in the child.
 
         Yields:
-            what the function yields, in order, without its `None`s.
+            what the function yields, in order, without its `None`s; no more once `stop` is set.
 
         Raises:
             WorkerCrashError, WorkerTimeoutError, WorkerMemoryError: the child died or was killed.
@@ -64,7 +67,7 @@ class Child:
                 link.send((target, payload))
             except OSError as error:
                 raise self._crash() from error
-            while True:
+            while not self._stop.is_set():
                 if not link.poll(_POLL):
                     self._check(began, heard)
                     continue
@@ -149,7 +152,10 @@ class Child:
         except subprocess.TimeoutExpired:
             return WorkerCrashError("the decode process closed its link but did not end")
         if code < 0:
-            return WorkerCrashError(f"the decode process died of {signal.Signals(-code).name}")
+            # Nobody kills itself so: it was the kernel, out of memory, or a person.
+            outside = -code == signal.SIGKILL
+            name = signal.Signals(-code).name
+            return WorkerCrashError(f"the decode process died of {name}", transient=outside)
         return WorkerCrashError(f"the decode process ended with status {code}")
 
 

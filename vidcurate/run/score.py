@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,6 @@ import pyarrow.parquet as pq
 from vidcurate.clip import (
     QUARANTINE_SCHEMA,
     clip_schema,
-    is_url,
     source_fields,
 )
 from vidcurate.operator.base import RowFault, VideoRow
@@ -35,7 +35,7 @@ from vidcurate.run.compact import compact
 from vidcurate.run.inline import run_inline
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import Part, write_part
-from vidcurate.run.worker import Context, Report, Stats, Task, quarantine_row
+from vidcurate.run.worker import Context, Report, Stats, Task, quarantine_row, size_of
 
 _MANY_PARTS = 16
 
@@ -61,7 +61,9 @@ class Retry:
     @property
     def condition(self) -> str:
         """SQL on the quarantine."""
-        return "stage <> 'source'" if self.everything else "transient AND stage <> 'source'"
+        # Rows of the source are read again by each run, what pack lacks is packed by `pack`.
+        here = "stage NOT IN ('source', 'pack')"
+        return here if self.everything else f"transient AND {here}"
 
 
 def score(
@@ -127,12 +129,17 @@ class _Driver:
         self._committed_at = time.monotonic()
         self._finished: set[str] = set()
         self._open_clips: dict[str, set[str]] = {}
-        self._faults: list[dict[str, Any]] = []
+        # Faults of the source: workers' threads read it. A deque takes appends from any thread.
+        self._faults: deque[dict[str, Any]] = deque()
+        self._seen_faults: set[str] = set()
+        self._healed: set[str] = set()
 
     def prepare(self, run: tables.Run) -> None:
         """Survey what there is to do."""
         self._todo = todo.survey(run, self.recipe)
-        self._open_clips = {v: set(c) for v, c in self._todo.unfinished.items()}
+        self._open_clips = {
+            v: set(c) for v, c in self._todo.unfinished.items() if v not in self._todo.outdated
+        }
         schema = clip_schema(self.recipe)
         older = [f for f in run.schema("clips") if f.name not in schema.names]
         fields = source_fields(self.recipe)
@@ -145,6 +152,7 @@ class _Driver:
             commit=self.recipe.commit,
             workers=self._workers,
             unfinished=self._todo.unfinished,
+            outdated=frozenset(self._todo.outdated),
         )
 
     def work(self, run: tables.Run) -> None:
@@ -194,13 +202,20 @@ class _Driver:
                 )
                 continue
             given.add(row.location)
-            known = self._known(row)
-            if known is None:
+            known = self._todo.videos.get(row.location)
+            moved = self._moved(row) if known is None else None
+            video = known or moved
+            if video is None:
                 yield Task(row)
-            elif known.video_id in self._todo.resplit:
-                yield Task(row, retires=self._all_of(run, known.video_id))
+            elif video.video_id in self._todo.resplit or (known and _has_changed(row, known)):
+                yield Task(row, retires=self._all_of(run, video.video_id))
+            elif moved is not None:
+                where = f"video_id = {tables.literal(moved.video_id)}"
+                yield Task(row, moved=run.table("videos", where=where).to_pylist()[0])
             else:
                 self.result.skipped += 1
+        if self.limit is None:  # else the source was not read to its end
+            self._healed = self._todo.source_faults - self._seen_faults
 
     def _rows(self) -> Iterator[VideoRow]:
         for row in self.recipe.source_operator.videos():
@@ -222,16 +237,12 @@ class _Driver:
                 found.add(row.location)
         return found
 
-    def _known(self, row: VideoRow) -> todo.KnownVideo | None:
-        """The committed video of this row; None where it is new or its file has changed."""
-        known = self._todo.videos.get(row.location)
-        if known is None or is_url(row.location) or known.size_bytes is None:
-            return known
-        try:
-            same = Path(row.location).stat().st_size == known.size_bytes
-        except OSError:
-            same = True  # gone: what was scored of it stays
-        return known if same else None
+    def _moved(self, row: VideoRow) -> todo.KnownVideo | None:
+        """The committed video that a file at a new place is, by its name and size."""
+        size = size_of(row.location)
+        if size is None or row.key is not None:
+            return None
+        return self._todo.places.get(todo.place_of(row.relative or row.location, size))
 
     def _backfills(self, run: tables.Run, also: str, named: set[str] | None) -> Iterator[Task]:
         back = {column: name for name, column in self.context.plan.source_fields.items()}
@@ -249,13 +260,13 @@ class _Driver:
                 row,
                 clips=tuple(clips),
                 content_id=video["content_id"],
-                retires={"quarantine": self._faults_of(run, [c["clip_id"] for c in clips], video)},
+                faults=self._faults_of(run, video["video_id"]),
             )
 
     def _retries(self, run: tables.Run, retry: Retry) -> Iterator[Task]:
         failed = run.sql(
             "SELECT q.video_id, any_value(q.location) AS location FROM quarantine q "
-            f"JOIN videos v USING (video_id) WHERE q.{retry.condition} AND v.state = 'failed' "
+            f"JOIN videos v USING (video_id) WHERE {retry.condition} AND v.state = 'failed' "
             "GROUP BY q.video_id"
         )
         again = {r["location"]: r["video_id"] for r in failed.to_pylist()}
@@ -272,16 +283,14 @@ class _Driver:
         faults = run.sql(f"SELECT id FROM quarantine {where}").column(0).to_pylist()
         return {"clips": tuple(clips), "quarantine": tuple(faults), "videos": (video,)}
 
-    def _faults_of(
-        self, run: tables.Run, clips: list[str], video: dict[str, Any]
-    ) -> tuple[str, ...]:
-        """Ids of quarantine rows that a new try on these clips replaces."""
-        ids = ", ".join(map(tables.literal, clips))
+    def _faults_of(self, run: tables.Run, video: str) -> dict[str, tuple[str, ...]]:
+        """Quarantine rows that a new try on clips of the video replaces: by clip, "" the rest."""
         found = run.sql(
-            f"SELECT id FROM quarantine WHERE video_id = {tables.literal(video['video_id'])} "
-            f"AND (clip_id IN ({ids}) OR (clip_id IS NULL AND stage = 'acquire'))"
+            "SELECT coalesce(clip_id, '') AS clip, list(id ORDER BY id) AS ids FROM quarantine "
+            f"WHERE video_id = {tables.literal(video)} AND (stage IN ('score', 'cut') "
+            "OR (stage = 'acquire' AND clip_id IS NULL)) GROUP BY ALL"
         )
-        return tuple(found.column(0).to_pylist())
+        return {row["clip"]: tuple(row["ids"]) for row in found.to_pylist()}
 
     def _fault(self, fault: RowFault) -> None:
         row = quarantine_row(
@@ -294,9 +303,9 @@ class _Driver:
             payload={"where": fault.where, **fault.payload},
         )
         self.result.faults += 1
-        if row["id"] not in self._todo.source_faults:
-            self._todo.source_faults.add(row["id"])
+        if row["id"] not in self._todo.source_faults | self._seen_faults:
             self._faults.append(row)
+        self._seen_faults.add(row["id"])
 
     # ------------------------------------------------------------------ commits
 
@@ -315,13 +324,16 @@ class _Driver:
             self._deduplicate(report)
             for table, part in report.parts.items():
                 parts.setdefault(table, []).append(part)
-            for table, ids in report.retires.items():
-                retire.setdefault(table, []).extend(ids)
-        faults, self._faults = self._faults, []
+            for tables_of in report.retires.values():
+                for table, ids in tables_of.items():
+                    retire.setdefault(table, []).extend(ids)
+        healed, self._healed = self._healed, set()
+        retire.setdefault("quarantine", []).extend(sorted(healed))
+        faults = [self._faults.popleft() for _ in range(len(self._faults))]
         if faults:
             data = pa.Table.from_pylist(faults, QUARANTINE_SCHEMA)
             parts.setdefault("quarantine", []).append(write_part(self.out, "quarantine", data))
-        if parts or retire:
+        if parts or any(retire.values()):
             self._committer.commit("score", parts, retire)
         self._committed_at = time.monotonic()
         if self.recipe.acquire.keep_sources == "never":
@@ -339,6 +351,12 @@ class _Driver:
         for video in report.finished:
             self._finished.add(video)
             self._open_clips.pop(video, None)
+        # What the first try retired is retired; its own rows must not be.
+        for video, gone in report.retires.items():
+            if video in again:
+                gone.clear()
+            elif "clips" in gone:
+                gone["clips"] = [c for c in gone["clips"] if c not in doubled]
         if doubled and "clips" in report.parts:
             report.parts["clips"] = self._without(
                 report.parts["clips"], "clips", "clip_id", doubled
@@ -352,6 +370,15 @@ class _Driver:
         rows = pq.read_table(self.out / part.path)
         keep = [value not in ids for value in rows.column(key).to_pylist()]
         return write_part(self.out, table, rows.filter(pa.array(keep)))
+
+
+def _has_changed(row: VideoRow, known: todo.KnownVideo) -> bool:
+    """True where a local file is not the one that was scored, or is there at last.
+
+    The size tells: to read the edges of every file again would take too long.
+    """
+    size = size_of(row.location)
+    return size is not None and size != known.size_bytes
 
 
 def available_cores() -> int:

@@ -30,20 +30,29 @@ class KnownVideo:
     split_fingerprint: str
 
 
+def place_of(relative: str, size: int) -> str:
+    """What names a local file wherever its folder lies: its key without the digest."""
+    return f"file:{relative}:{size}"
+
+
 @dataclass
 class Todo:
     """What a run has to do besides videos that it has not seen.
 
-    videos: committed videos by location. resplit: video ids whose clips are of another splitter.
-    backfill: number of clips with steps to run. reasons: step id -> clips that lack its result.
-    unfinished: committed clip ids of videos that are not done.
+    videos: committed videos by location; places: those of files by `place_of`. resplit: video
+    ids whose clips are of another splitter. backfill: number of clips with steps to run.
+    reasons: step id -> clips that lack its result. unfinished: committed clip ids of videos that
+    are not done. outdated: those among these videos with clips of an earlier recipe.
+    source_faults: ids in the quarantine.
     """
 
     videos: dict[str, KnownVideo] = field(default_factory=dict)
+    places: dict[str, KnownVideo] = field(default_factory=dict)
     resplit: set[str] = field(default_factory=set)
     backfill: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     unfinished: dict[str, frozenset[str]] = field(default_factory=dict)
+    outdated: set[str] = field(default_factory=set)
     source_faults: set[str] = field(default_factory=set)
 
 
@@ -51,10 +60,14 @@ def survey(run: Run, recipe: Recipe) -> Todo:
     """Read from the committed tables what this recipe still has to do."""
     prints = fingerprints(recipe)
     todo = Todo()
-    rows = run.sql("SELECT location, video_id, size_bytes, state, split_fingerprint FROM videos")
+    rows = run.sql(
+        "SELECT location, source_key, video_id, size_bytes, state, split_fingerprint FROM videos"
+    )
     for row in _rows(rows):
-        location = row.pop("location")
-        todo.videos[location] = KnownVideo(**row)
+        location, key = row.pop("location"), row.pop("source_key")
+        known = todo.videos[location] = KnownVideo(**row)
+        if key.startswith("file:"):
+            todo.places[key.rpartition(":")[0]] = known
     todo.resplit = {
         v.video_id for v in todo.videos.values() if v.split_fingerprint != prints["split"]
     }
@@ -71,10 +84,14 @@ def survey(run: Run, recipe: Recipe) -> Todo:
     todo.backfill = counts.pop("clips")
     todo.reasons = {step: n for step, n in counts.items() if n}
     unfinished = run.sql(
-        "SELECT video_id, list(clip_id) AS clips FROM clips "
-        "WHERE video_id NOT IN (SELECT video_id FROM videos) GROUP BY video_id"
+        "SELECT video_id, list(clip_id) AS clips, "
+        f"bool_or(fingerprints['split'] <> {literal(prints['split'])} OR {stale}) AS outdated "
+        "FROM clips WHERE video_id NOT IN (SELECT video_id FROM videos) GROUP BY video_id"
     )
-    todo.unfinished = {r["video_id"]: frozenset(r["clips"]) for r in _rows(unfinished)}
+    for row in _rows(unfinished):
+        todo.unfinished[row["video_id"]] = frozenset(row["clips"])
+        if row["outdated"]:
+            todo.outdated.add(row["video_id"])
     faults = run.sql("SELECT id FROM quarantine WHERE stage = 'source'")
     todo.source_faults = set(faults.column("id").to_pylist())
     return todo

@@ -5,9 +5,10 @@ rows and writes them as parts. Both executors run this same worker, one per core
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,17 @@ class Task:
     """One video for a worker.
 
     clips: committed rows to score again; None: the whole video. retires: ids by table whose
-    committed rows this video's results replace. content_id: what the bytes must still be.
+    committed rows the results of the whole video replace. faults: quarantine ids by clip that
+    its new row replaces; those of the video under "". content_id: what the bytes must still be.
+    moved: row of a committed video that this seems to be, found at another place.
     """
 
     row: VideoRow
     clips: tuple[Mapping[str, Any], ...] | None = None
     retires: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    faults: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     content_id: str | None = None
+    moved: Mapping[str, Any] | None = None
 
     @property
     def is_new_split(self) -> bool:
@@ -67,8 +72,9 @@ class Task:
 class Context:
     """What every worker of a run shares; plain values that pickle.
 
-    unfinished: ids of committed clips of videos that are not done, by video. workers: how many
-    share the commit interval's clips.
+    unfinished: ids of committed clips of videos that are not done, by video. outdated: those
+    among such videos whose clips are of an earlier recipe. workers: how many share the commit
+    interval's clips.
     """
 
     out: Path
@@ -79,6 +85,7 @@ class Context:
     commit: Commit
     workers: int
     unfinished: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    outdated: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -116,7 +123,7 @@ class Report:
     parts: dict[str, Part] = field(default_factory=dict)
     clips: dict[str, list[str]] = field(default_factory=dict)  # video id -> clip ids
     finished: list[str] = field(default_factory=list)  # ids of videos that are done with
-    retires: dict[str, list[str]] = field(default_factory=dict)
+    retires: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by video, by table
     downloads: list[Path] = field(default_factory=list)  # of finished videos
     stats: Stats = field(default_factory=Stats)
 
@@ -142,7 +149,7 @@ class Worker:
         self.stop = stop
         self._deliver = deliver
         self._on_progress = on_progress
-        self._child = Child(context.plan.limits)
+        self._child = Child(context.plan.limits, stop)
         self._key = short_hash(repr(context.plan))
         self._rows: dict[str, list[dict[str, Any]]] = {"clips": [], "videos": [], "quarantine": []}
         self._report = Report()
@@ -150,6 +157,7 @@ class Worker:
         # Of the video at hand: what may not be committed before the video is finished.
         self._held: dict[str, list[dict[str, Any]]] = {"clips": [], "quarantine": []}
         self._emitted: set[str] = set()
+        self._faults: dict[str, list[dict[str, Any]]] = {}  # of clips whose rows are to come
 
     def close(self) -> None:
         """Deliver what is left and end the child."""
@@ -159,16 +167,25 @@ class Worker:
     def process(self, task: Task) -> None:
         """Score one video; its faults become rows of the quarantine."""
         before = len(self._rows["quarantine"])
-        self._emitted = set()
+        self._emitted, self._faults = set(), {}
         try:
             job = self._job(task)
         except DataError as error:
             identity, key = _names_of(task.row)
+            if task.retires.get("videos"):
+                identity = task.retires["videos"][0]
             self._video_failed("acquire", task, identity, key, error, 1)
             stats = Stats(failed=1)
         else:
-            stats = self._attempts(task, job)
-        self._held = {table: [] for table in self._held}  # a stopped video: read again next time
+            if job.video_id in self.context.outdated:
+                old = tuple(self.context.unfinished[job.video_id])
+                task = replace(task, retires={**task.retires, "clips": old})
+                job = replace(job, skip=frozenset())
+            if task.moved is not None and task.moved["video_id"] == job.video_id:
+                stats = self._moved(task.moved, task)
+            else:
+                stats = self._attempts(task, job)
+        self._drop_held()  # a stopped video: read again next time
         if self.stop.is_set():
             return
         stats.videos = 1
@@ -228,22 +245,33 @@ class Worker:
             media=self.context.out if self.context.plan.media == "clips" else None,
         )
 
+    def _moved(self, video: Mapping[str, Any], task: Task) -> Stats:
+        """A committed video at its new place: nothing of it has to be read again."""
+        self._rows["videos"].append({**video, "location": task.row.location})
+        self._retire(video["video_id"], "videos", [video["video_id"]])
+        self._report.finished.append(video["video_id"])
+        return Stats()
+
     def _attempts(self, task: Task, job: VideoJob) -> Stats:
         attempts = self.context.plan.limits.attempts
+        stats = Stats()
         for attempt in range(1, attempts + 1):
             try:
-                return self._once(task, job)
+                self._once(task, job, stats)
+                return stats
             except (WorkerCrashError, WorkerTimeoutError, WorkerMemoryError) as error:
                 if attempt < attempts:
-                    # Clips that came before the crash are good; faults are found anew.
+                    # Clips that came before the crash are good; the rest is found anew.
                     self._held["quarantine"] = []
+                    self._faults = {c: f for c, f in self._faults.items() if c in self._emitted}
                     job = self._skipping(job)
                     continue
                 self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
             except DataError as error:
                 self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
             break
-        return Stats(failed=1)
+        stats.failed = 1
+        return stats
 
     def _skipping(self, job: VideoJob) -> VideoJob:
         done = self._emitted
@@ -252,15 +280,14 @@ class Worker:
             clips = tuple(c for c in clips if c["clip_id"] not in done)
         return replace(job, skip=job.skip | done, clips=clips)
 
-    def _once(self, task: Task, job: VideoJob) -> Stats:
-        stats = Stats()
+    def _once(self, task: Task, job: VideoJob, stats: Stats) -> None:
         for message in self._child.run(_TARGET, (self._key, self.context.plan, job)):
             if isinstance(message, Scored):
                 self._emitted.add(message.row["clip_id"])
                 self._held["clips"].append(message.row)
                 stats.clips += 1
                 if not task.is_new_split:
-                    self._release(job.video_id, is_backfill=job.clips is not None)
+                    self._release(task, job.video_id)
                     self._flush_if_due()
             elif isinstance(message, Faulty):
                 self._clip_failed(job, message)
@@ -272,79 +299,100 @@ class Worker:
             if self.stop.is_set():
                 self._child.close()
                 break
-        return stats
 
     def _finish(self, task: Task, identity: str, path: Path | None) -> None:
         for table, ids in task.retires.items():
-            self._retire(table, ids)
-        self._release(identity, is_backfill=False)
+            self._retire(identity, table, ids)
+        self._retire(identity, "quarantine", task.faults.get("", ()))
+        self._release(task, identity)
         self._rows["quarantine"] += self._held["quarantine"]
         self._held["quarantine"] = []
         self._report.finished.append(identity)
         if path is not None and path.is_relative_to(self.context.cache):
             self._report.downloads.append(path)
 
-    def _release(self, identity: str, *, is_backfill: bool) -> None:
-        """Let the held clips of a video be committed."""
+    def _release(self, task: Task, identity: str) -> None:
+        """Let the held clips of a video be committed, each together with its faults."""
         rows, self._held["clips"] = self._held["clips"], []
         ids = [row["clip_id"] for row in rows]
         self._rows["clips"] += rows
+        for clip in ids:
+            self._rows["quarantine"] += self._faults.pop(clip, [])
+            self._retire(identity, "quarantine", task.faults.get(clip, ()))
         if ids:
             self._report.clips.setdefault(identity, []).extend(ids)
-        if is_backfill:
-            self._retire("clips", ids)
+        if task.clips is not None:
+            self._retire(identity, "clips", ids)
 
-    def _retire(self, table: str, ids: Iterable[str]) -> None:
-        self._report.retires.setdefault(table, []).extend(ids)
+    def _drop_held(self) -> None:
+        self._held = {table: [] for table in self._held}
+        self._faults = {}
+
+    def _retire(self, identity: str, table: str, ids: Sequence[str]) -> None:
+        if ids:
+            self._report.retires.setdefault(identity, {}).setdefault(table, []).extend(ids)
 
     # ------------------------------------------------------------------ failures
 
     def _video_failed(
         self, stage: str, task: Task, identity: str, key: str, error: DataError, attempts: int
     ) -> None:
-        self._rows["quarantine"].append(
-            quarantine_row(
-                stage=stage,
-                error=type(error).__name__,
-                message=str(error),
-                transient=error.is_transient,
-                attempts=attempts,
-                video=identity,
-                location=task.row.location,
-                payload={"row": _plain_row(task.row)},
-            )
+        fault = quarantine_row(
+            # Of a backfill it is the scoring that failed: the video itself is fine.
+            stage="score" if stage == "decode" and task.clips is not None else stage,
+            error=type(error).__name__,
+            message=str(error),
+            transient=error.is_transient,
+            attempts=attempts,
+            video=identity,
+            location=task.row.location,
+            payload={"row": _plain_row(task.row)},
         )
-        if task.clips is None:
-            row = dict.fromkeys(VIDEO_SCHEMA.names)
-            row.update(
-                video_id=identity,
-                source_key=key,
-                source=self.context.plan.source,
-                dataset_id=task.row.dataset_id,
-                location=task.row.location,
-                state="failed",
-                reason=str(error).splitlines()[0],
-                split_fingerprint=self.context.plan.fingerprints["split"],
-                **{name: task.row.rights.get(name, "unknown") for name in RIGHTS},
-            )
-            self._rows["videos"].append(row)
+        self._rows["quarantine"].append(fault)
+        if task.clips is not None or self._keeps_old(task, identity):
+            # The committed clips stay as they are: a failure is no verdict on them.
+            if task.is_new_split:
+                self._drop_held()
+            self._retire(identity, "quarantine", [fault["id"]])
+            return
+        row = dict.fromkeys(VIDEO_SCHEMA.names)
+        row.update(
+            video_id=identity,
+            source_key=key,
+            source=self.context.plan.source,
+            dataset_id=task.row.dataset_id,
+            location=task.row.location,
+            state="failed",
+            reason=str(error).splitlines()[0],
+            split_fingerprint=self.context.plan.fingerprints["split"],
+            size_bytes=size_of(task.row.location),
+            **{name: task.row.rights.get(name, "unknown") for name in RIGHTS},
+        )
+        self._rows["videos"].append(row)
         self._finish(task, identity, None)
 
+    def _keeps_old(self, task: Task, identity: str) -> bool:
+        """True where a video that had clips could not be split anew: it keeps them."""
+        return bool(task.retires.get("clips")) and identity in task.retires.get("videos", ())
+
     def _clip_failed(self, job: VideoJob, fault: Faulty) -> None:
-        self._held["quarantine"].append(
-            quarantine_row(
-                stage=fault.stage,
-                error=fault.error,
-                message=fault.message,
-                transient=False,
-                attempts=1,
-                video=job.video_id,
-                clip=fault.clip_id,
-                operator=fault.step or fault.operator,
-                location=job.row.location,
-                payload={"row": _plain_row(job.row), "interval": fault.interval},
-            )
+        row = quarantine_row(
+            stage=fault.stage,
+            error=fault.error,
+            message=fault.message,
+            transient=False,
+            attempts=1,
+            video=job.video_id,
+            clip=fault.clip_id,
+            operator=fault.step or fault.operator,
+            location=job.row.location,
+            # Of the video, not of the task: a backfill says the same as a first run.
+            payload={"source_key": job.source_key, "interval": fault.interval},
         )
+        if fault.stage in ("score", "cut") and fault.clip_id is not None:
+            self._faults.setdefault(fault.clip_id, []).append(row)
+        else:
+            self._held["quarantine"].append(row)
 
     def _flush_if_due(self) -> None:
         commit = self.context.commit
@@ -388,6 +436,17 @@ def quarantine_row(
         "transient": transient,
         "payload": json.dumps(payload, default=str, sort_keys=True),
     }
+
+
+def size_of(location: str) -> int | None:
+    """Bytes of a local file that can be read; None for anything else."""
+    path = Path(location)
+    try:
+        if is_url(location) or not path.is_file() or not os.access(path, os.R_OK):
+            return None
+        return path.stat().st_size
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
+        return None
 
 
 def _names_of(row: VideoRow) -> tuple[str, str]:
