@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from vidcurate.errors import RunDirectoryError
-from vidcurate.run.lease import Lease
+from vidcurate.run.lease import Lease, is_held
 
 HOLD = """
 import sys, time
@@ -54,3 +54,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         pass
     with pytest.raises(RunDirectoryError, match="local or shared"):
         Lease("s3://bucket/out")
+
+
+def test_whether_it_is_held_can_be_asked_by_anyone(tmp_path):
+    out = tmp_path / "out"
+    assert not is_held(out)
+    with Lease(out):
+        assert is_held(out)
+    assert not is_held(out)
+
+
+def test_a_file_is_no_output(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(RunDirectoryError, match="is a file; choose another"), Lease(file):
+        pass

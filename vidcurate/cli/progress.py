@@ -138,7 +138,7 @@ def _bar(title: str) -> Iterator[_Show]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
+        task = progress.add_task("starting", total=None)
         yield lambda text, done, total: progress.update(
             task, description=text, completed=done, total=total
         )

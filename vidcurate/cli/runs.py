@@ -112,9 +112,8 @@ def score(
             counts = _counts(work.out)
             speed = summary.speed(work.record.passes["score"])
             _echo(summary.aligned([*summary.scored(counts), *speed]))
-            typer.echo("")
             _echo(summary.hints(work.out, counts, {}))
-            typer.echo(f"next: vidcurate select {work.out}")
+            typer.echo(f"\nnext: vidcurate select {work.out}")
         failed = _failed(work)
     _leave(work, result, failed)
 
@@ -137,10 +136,9 @@ def select(
         return
     clips = ("clips", sum(counts["clips"].values()))
     _echo(summary.aligned([clips, (), *summary.selected(reports)]))
-    typer.echo("")
     _echo(summary.hints(work.out, {"quarantine": []}, reports))
     if work.recipe.pack is not None:
-        typer.echo(f"next: vidcurate pack {work.out}")
+        typer.echo(f"\nnext: vidcurate pack {work.out}")
 
 
 def pack(
@@ -245,14 +243,14 @@ def retry(
             stats, left = result.stats, _counts(work.out)["quarantine"]
             typer.echo(
                 f"{summary.count(stats.videos, 'video')} tried again: "
-                f"{summary.count(stats.clips, 'clip')} scored, {stats.failed} videos failed again"
+                f"{summary.count(stats.clips, 'clip')} scored, {stats.failed} failed again"
                 if stats.videos
                 else "nothing to try again"
             )
             if not everything and (permanent := sum(r["count"] for r in left)):
                 typer.echo(f"{permanent} in the quarantine are permanent: --all tries them too")
             if stats.clips:
-                typer.echo(f"next: vidcurate select {work.out}")
+                typer.echo(f"\nnext: vidcurate select {work.out}")
         failed = _failed(work)
     _leave(work, result, failed)
 
@@ -439,7 +437,6 @@ def _print_run(work: Session, reports: Any, packed: Any, page: Path) -> None:
     _echo(summary.aligned([*rows, *summary.speed(work.record.passes["score"])]))
     typer.echo(f"\nreport  {page}")
     _echo(summary.packed(packed))
-    typer.echo("")
     _echo(summary.hints(work.out, counts, reports))
 
 

@@ -77,7 +77,14 @@ def packed(reports: Mapping[str, PackReport]) -> Iterator[str]:
 def hints(
     out: Path, counts: Mapping[str, Any], reports: Mapping[str, SelectReport]
 ) -> Iterator[str]:
-    """What the user may want to do next, where something needs a look."""
+    """What the user may want to do next, where something needs a look; a blank line before."""
+    found = list(_hints(out, counts, reports))
+    yield from ["", *found] if found else []
+
+
+def _hints(
+    out: Path, counts: Mapping[str, Any], reports: Mapping[str, SelectReport]
+) -> Iterator[str]:
     faults: Counter[str] = Counter()
     for row in counts["quarantine"]:
         faults[row["error"]] += row["count"]
@@ -86,7 +93,7 @@ def hints(
         yield f"{faults.total()} in the quarantine ({kinds}): vidcurate status {out}"
     if any(r.unjudged for r in reports.values()):
         yield f"unjudged clips lack a score that a threshold needs: vidcurate run {out}"
-    if any(r.clips for r in reports.values()) and not any(r.kept for r in reports.values()):
+    elif any(r.clips for r in reports.values()) and not any(r.kept for r in reports.values()):
         yield (
             "nothing was kept: see the histograms in the report, and try other thresholds with "
             f"vidcurate select {out} --set score.STEP.COLUMN.min=VALUE"

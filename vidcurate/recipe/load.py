@@ -104,7 +104,10 @@ def load(
         hint = suggest(file.name, sorted(beside)) if beside else ""
         raise RecipeError(f"there is no recipe {path}{hint}") from error
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not a text file in UTF-8 ({error.reason})") from error
+        raise RecipeError(
+            f"{path}: not a text file in UTF-8 ({error.reason}); "
+            "a recipe is YAML, and videos are given by their folder"
+        ) from error
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
     return parse(

@@ -26,6 +26,19 @@ def test_videos_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert relatives(Folder(path=str(tmp_path))) == expected
 
 
+def test_run_directories_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "out/run.json", "out/manifests/1.json", "out/media/x.mp4")
+    touch(tmp_path, "b/run.json", "b/y.mp4", "manifests/z.mp4")  # no run directories
+    assert relatives(Folder(path=str(tmp_path))) == ["a.mp4", "b/y.mp4", "manifests/z.mp4"]
+
+
+def test_one_file_has_one_location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "day/film.mp4")
+    rows = list(Folder(path=str(tmp_path / "day")).videos())
+    monkeypatch.chdir(tmp_path)
+    assert list(Folder(path="day/../day").videos()) == rows
+
+
 def test_a_row_names_the_file_and_where_it_lies(tmp_path: Path) -> None:
     touch(tmp_path, "day 1/film.mp4")
     path = str(tmp_path / "day 1/film.mp4")
