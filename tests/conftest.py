@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+
+from vidcurate.operator.base import ClipRow, VideoRow
+from vidcurate.plan import ScorePlan
+from vidcurate.recipe.load import from_raw
+from vidcurate.run.jobs import Faulty, Scored, VideoDone, VideoJob
+from vidcurate.run.score_video import score_video
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 sys.path.insert(0, str(TOOLS))
@@ -48,3 +57,63 @@ def bbb() -> Path:
 def bikes() -> Path:
     """Real footage with 5 cuts: H.264, 640x272, 25 fps, 250 frames, no sound."""
     return _real("bikes.mp4")
+
+
+@dataclass
+class Scoring:
+    """What the score pass of one video gave: clip rows in order of time, faults, the end."""
+
+    clips: list[dict[str, Any]]
+    faults: list[Faulty]
+    done: VideoDone
+
+    @property
+    def video(self) -> dict[str, Any]:
+        """The row of the video."""
+        assert self.done.row is not None
+        return self.done.row
+
+
+@pytest.fixture(scope="session")
+def score_one() -> Callable[..., Scoring]:
+    """score_one(path, score=[...], split=[...]) runs the score pass of one video, in this process.
+
+    intervals: the dataset's (start, end), or whole ClipRows. again: rows of clips to score again
+    (a backfill). skip: ids of clips that are committed. media: where clips are cut to.
+    fields: names of the dataset's columns. Other keywords are the recipe's sections.
+    """
+
+    def run(
+        path: Path,
+        intervals: Sequence[Any] = (),
+        *,
+        again: Sequence[dict[str, Any]] | None = None,
+        skip: Iterable[str] = (),
+        media: Path | None = None,
+        fields: Sequence[str] = (),
+        **sections: Any,
+    ) -> Scoring:
+        source = {"folder": {"path": str(path.parent)}}
+        recipe = from_raw({"source": source, "output": "none", **sections})
+        rows = tuple(c if isinstance(c, ClipRow) else ClipRow(*c) for c in intervals)
+        job = VideoJob(
+            video_id=path.name,
+            source_key=f"file:{path.name}",
+            content_id="",
+            row=VideoRow(str(path), clips=rows),
+            path=path,
+            skip=frozenset(skip),
+            clips=None if again is None else tuple(copy.deepcopy(list(again))),
+            media=media,
+        )
+        plan = ScorePlan.of(recipe, {name: name for name in fields})
+        messages = [m for m in score_video((uuid4().hex, plan, job)) if m is not None]
+        assert isinstance(messages[-1], VideoDone)
+        clips = [m.row for m in messages if isinstance(m, Scored)]
+        return Scoring(
+            clips=sorted(clips, key=lambda r: (r["start"], r["end"])),
+            faults=[m for m in messages if isinstance(m, Faulty)],
+            done=messages[-1],
+        )
+
+    return run
