@@ -1,7 +1,5 @@
 """One video through the score pass: its clips, and scores that depend on nothing else."""
 
-import av
-import numpy as np
 import pytest
 from encode_footage import Encoding, encode
 from pictures import scene
@@ -339,21 +337,3 @@ def test_clips_are_cut_while_the_source_is_at_hand(score_one, footage, tmp_path)
     assert all((tmp_path / c["media"]).is_file() for c in cut.clips)
     gated = score_one(footage("cuts_gop48"), split=SCENES, media=tmp_path, score=score)
     assert [c["media"] for c in gated.clips] == [None] * 4
-
-
-def test_a_packed_clip_decodes_to_the_sources_frames(score_one, footage, tmp_path):
-    def frames(path):
-        with av.open(str(path)) as container:
-            return [f.to_ndarray() for f in container.decode(video=0)]
-
-    path = footage("cuts_gop48")
-    source = frames(path)
-    found = score_one(path, split=SCENES, media=tmp_path, score=["technical"])
-    at = 0
-    for clip in found.clips:
-        pixels = frames(tmp_path / clip["media"])
-        assert len(pixels) == clip["n_frames"]
-        for ours, theirs in zip(pixels, source[at:], strict=False):
-            np.testing.assert_array_equal(ours, theirs)
-        at += len(pixels)
-    assert at == len(source)
