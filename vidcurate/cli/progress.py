@@ -166,10 +166,11 @@ class _Lines:
             )
 
     def end(self) -> None:
-        """Tell the last text, where it is not told yet."""
+        """Tell the last text, where it is not told yet. The next one is of something new."""
         if self._text:
             self._tell("")
             self._text = ""
+            self._began = self._told = time.monotonic()
 
     def _tell(self, more: str) -> None:
         passed = time.monotonic() - self._began
