@@ -79,7 +79,8 @@ def score_one() -> Callable[..., Scoring]:
     """score_one(path, score=[...], split=[...]) runs the score pass of one video, in this process.
 
     intervals: the dataset's (start, end), or whole ClipRows. again: rows of clips to score again
-    (a backfill). skip: ids of clips that are committed. media: where clips are cut to.
+    (a backfill). skip: ids of clips that are committed. media: where clips are cut to. source: the
+    row of a video that is gone, path being the media of the clip in `again`.
     fields: names of the dataset's columns. Other keywords are the recipe's sections.
     """
 
@@ -90,11 +91,12 @@ def score_one() -> Callable[..., Scoring]:
         again: Sequence[dict[str, Any]] | None = None,
         skip: Iterable[str] = (),
         media: Path | None = None,
+        source: dict[str, Any] | None = None,
         fields: Sequence[str] = (),
         **sections: Any,
     ) -> Scoring:
-        source = {"folder": {"path": str(path.parent)}}
-        recipe = from_raw({"source": source, "output": "none", **sections})
+        folder = {"folder": {"path": str(path.parent)}}
+        recipe = from_raw({"source": folder, "output": "none", **sections})
         rows = tuple(c if isinstance(c, ClipRow) else ClipRow(*c) for c in intervals)
         job = VideoJob(
             video_id=path.name,
@@ -105,6 +107,7 @@ def score_one() -> Callable[..., Scoring]:
             skip=frozenset(skip),
             clips=None if again is None else tuple(copy.deepcopy(list(again))),
             media=media,
+            source=source,
         )
         plan = ScorePlan.of(recipe, {name: name for name in fields})
         messages = [m for m in score_video((uuid4().hex, plan, job)) if m is not None]

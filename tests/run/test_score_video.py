@@ -337,3 +337,33 @@ def test_clips_are_cut_while_the_source_is_at_hand(score_one, footage, tmp_path)
     assert all((tmp_path / c["media"]).is_file() for c in cut.clips)
     gated = score_one(footage("cuts_gop48"), split=SCENES, media=tmp_path, score=score)
     assert [c["media"] for c in gated.clips] == [None] * 4
+
+
+@pytest.mark.parametrize("name", ["cuts_sound", "cuts_gop48"])
+def test_a_clips_own_media_gives_the_scores_of_its_source(score_one, footage, tmp_path, name):
+    """Grids stay where the source has them, and the source's facts stay true."""
+    first = score_one(footage(name), split=SCENES, score=ALL, media=tmp_path)
+    edit = {k: first.clips[0]["fingerprints"][k] for k in ("split", "edit")}
+    for clip in first.clips:
+        bare = {k: None if k.split("_")[0] in ALL else v for k, v in clip.items()}
+        again = score_one(
+            tmp_path / clip["media"],
+            again=[bare | {"fingerprints": edit}],
+            source=first.video,
+            split=SCENES,
+            score=ALL,
+        )
+        (row,) = again.clips
+        assert row["scored_from"] == "media"
+        for column in row.keys() - {"scored_from", "video_id"}:
+            if column in ("technical_bitrate", "technical_bits_per_pixel"):
+                assert row[column] == pytest.approx(clip[column], rel=0.02)
+            else:
+                assert row[column] == clip[column], column
+
+
+def test_a_clips_own_media_that_lacks_frames(score_one, footage, tmp_path):
+    first = score_one(footage("cuts"), split=SCENES, score=ALL, media=tmp_path)
+    path = tmp_path / first.clips[0]["media"]
+    with pytest.raises(DataError, match="holds 50 frames of the clip's 61"):
+        score_one(path, again=[first.clips[1]], source=first.video, split=SCENES)

@@ -267,6 +267,8 @@ class Decoder:
         self.packet_bytes = shown + sum(sizes.values())
         if held is not None:
             held.end_pts = held.pts + (held.frame.duration or step)
+            # What an edit list hides at the end was read, but is none of the shown frames'.
+            self.packet_bytes -= sum(size for key, size in sizes.items() if key >= held.end_pts)
             held.duration = (held.end_pts - zero) * num / den - held.time
             yield held
         elif not seeked:

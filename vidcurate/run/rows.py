@@ -65,7 +65,7 @@ def clip_row(
         width=picture.width,
         height=picture.height,
         fingerprints=scored | {k: plan.fingerprints[k] for k in ("split", "edit")},
-        scored_from="source",
+        scored_from="source" if job.source is None else "media",
     )
     row.setdefault("media", None)
     return row

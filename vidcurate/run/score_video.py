@@ -28,6 +28,7 @@ from vidcurate.operator.base import Clip, ClipRow, Splitter
 from vidcurate.plan import ScorePlan
 from vidcurate.run.intervals import Interval, Stretch, stretches
 from vidcurate.run.jobs import Faulty, Scored, VideoDone, VideoJob
+from vidcurate.run.own_media import own_shots, source_info
 from vidcurate.run.prepared import EditError, Prepared, batch_of, vector_rate
 from vidcurate.run.rows import clip_row, dataset_fields, identity_of, video_row
 from vidcurate.run.score_steps import Pending, StepStats
@@ -81,6 +82,10 @@ class _VideoPass:
         self.info = probe(
             self.job.path, max_pixels=limits.max_pixels, max_duration=limits.max_duration
         )
+        # What operators and rows are told: of the source, also where a clip's media is read.
+        self.video = self.info
+        if self.job.source is not None:
+            self.video = source_info(self.info, self.job.source)
         self.converter = Converter(self.info, hdr=plan.hdr)
         yield from self._decode(self._intervals())
         if self.recrop:  # a second decode, of those clips alone whose crop the scorers must see
@@ -149,12 +154,12 @@ class _VideoPass:
         fields: Mapping[str, Any] | None = None,
     ) -> Clip:
         """A clip, or the whole video before it is decoded, as operators see it."""
-        size = crop or self.info
+        size = crop or self.video
         fps = cut.n_frames / cut.duration if cut and cut.duration > 0 else 0.0
         return Clip(
-            video=self.info,
+            video=self.video,
             start=cut.start if cut else 0.0,
-            end=cut.end if cut else self.info.duration,
+            end=cut.end if cut else self.video.duration,
             n_frames=cut.n_frames if cut else 0,
             # Rounded: the times are doubles, and 25 must not read 24.999999999999996.
             fps=round(fps, 6),
@@ -184,7 +189,7 @@ class _VideoPass:
             detector,
             limits.request() if limits is not None and detector is not None else None,
             edge_trim,
-            new_frames=lambda i: ClipFrames(self.converter, requests, self.info.fps, i.crop),
+            new_frames=lambda i: ClipFrames(self.converter, requests, self.video.fps, i.crop),
             picture=lambda shot, wanted: shot.picture(self.converter, wanted, None),
             counts=self.counts,
         )
@@ -239,6 +244,10 @@ class _VideoPass:
 
     def _shots(self, decoder: Decoder, stretch: Stretch) -> Iterator[Shot]:
         """The stretch's frames, from the one that is shown at its start, however long that is."""
+        if self.job.source is not None:
+            assert self.job.clips is not None
+            yield from own_shots(decoder, self.job.clips[0], self.video)
+            return
         found = shots(decoder, stretch.low, stretch.high)
         first = next(found, None)
         if first is None:
@@ -317,7 +326,7 @@ class _VideoPass:
                     return
         self.seen.add(identity)
         self.clips += 1
-        row = clip_row(self.work.plan, self.job, self.info, cut, fields)
+        row = clip_row(self.work.plan, self.job, self.video, cut, fields)
         if failure is not None:
             yield from self._edit_failed(row, failure)
             return
