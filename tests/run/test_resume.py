@@ -98,10 +98,9 @@ def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not(runs, s
         seen = found
     assert len(seen) > 0
     result = runs.score(**slow)
-    assert result.stats.clips == 67 - len(seen)
     runs.score(out=runs.folder / "whole", **slow)
     whole = runs.tables(runs.folder / "whole")
-    assert len(whole["clips"]) == 67
+    assert result.stats.clips == len(whole["clips"]) - len(seen)
     assert len(whole["quarantine"]) == 5
     assert runs.tables() == whole
     assert runs.score(**slow).stats.videos == 0
@@ -124,7 +123,7 @@ def test_children_die_with_their_driver(runs, slow):
         wait_for(lambda: len(psutil.Process(process.pid).children()) > 0)
         children = psutil.Process(process.pid).children()
         process.kill()
-        gone, alive = psutil.wait_procs(children, timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
 
 
@@ -157,10 +156,7 @@ def test_a_recipe_that_changed_between_kill_and_resume(runs, slow):
         wait_for(lambda: clip_parts(runs) or process.poll() is not None)
         process.kill()
         process.wait()
-    unfinished = (
-        "SELECT count(*) AS n FROM clips WHERE video_id NOT IN (SELECT video_id FROM videos)"
-    )
-    assert runs.rows(unfinished)[0]["n"] > 0
+    assert runs.rows("SELECT * FROM clips ANTI JOIN videos USING (video_id)")
     changed = {**slow, "split": [{"fixed": {"length": "500ms"}}]}
     runs.score(**changed)
     runs.score(out=runs.folder / "whole", **changed)

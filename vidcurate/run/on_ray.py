@@ -7,13 +7,16 @@ reports; the driver alone commits.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
 import queue
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TextIO
 
 import pyarrow as pa
 
@@ -41,18 +44,17 @@ def run_ray(
     """
     import ray
 
-    with _Cluster(address):
+    with _Cluster(address), _quiet_core():
         workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        shared = ray.put(context)
         while not stop.is_set():
             wave = [task for _, task in zip(range(_WAVE), tasks, strict=False)]
             if not wave:
                 return
-            yield from _run_wave(wave, shared, min(workers, len(wave)), stop)
+            yield from _run_wave(wave, context, min(workers, len(wave)), stop)
 
 
 def _run_wave(
-    wave: list[Task], shared: Any, workers: int, stop: threading.Event
+    wave: list[Task], context: Context, workers: int, stop: threading.Event
 ) -> Iterator[Report | Stats]:
     import ray
     import ray.exceptions
@@ -64,16 +66,19 @@ def _run_wave(
         pa.table({"task": pa.array(blobs[at : at + size], pa.binary())})
         for at in range(0, len(blobs), size)
     ]
-    reports = ray.data.from_arrow(blocks).map_batches(
-        _RayWorker,
-        fn_constructor_args=(shared,),
-        batch_size=None,
-        batch_format="pyarrow",
-        concurrency=workers,
-        num_cpus=1,
-        max_restarts=3,  # endless by default
-        max_task_retries=3,
-    )
+    with warnings.catch_warnings():
+        # The only way as yet to bound restarts and retries, which are endless by default.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args", category=DeprecationWarning)
+        reports = ray.data.from_arrow(blocks).map_batches(
+            _RayWorker,
+            fn_constructor_args=(context,),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=1,
+            max_restarts=3,
+            max_task_retries=3,
+        )
     try:
         for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow"):
             for blob in batch.column("report").to_pylist():
@@ -92,26 +97,19 @@ def _run_wave(
 class _RayWorker:
     """One actor of the pool."""
 
-    def __init__(self, shared: Any) -> None:
-        import ray
-
-        context: Context = ray.get(shared) if isinstance(shared, ray.ObjectRef) else shared
+    def __init__(self, context: Context) -> None:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._worker = Worker(
             context, threading.Event(), deliver=self._reports.put, on_progress=lambda _: None
         )
 
-    def __call__(self, batch: pa.Table) -> Iterator[dict[str, list[bytes]]]:
+    def __call__(self, batch: pa.Table) -> dict[str, list[bytes]]:
         for blob in batch.column("task").to_pylist():
             self._worker.process(pickle.loads(blob))  # noqa: S301 (from our own driver)
-            yield from self._ready()
         # Ray may end an actor at any time between blocks: nothing may stay behind.
         self._worker.flush()
-        yield from self._ready()
-
-    def _ready(self) -> Iterator[dict[str, list[bytes]]]:
-        while not self._reports.empty():
-            yield {"report": [pickle.dumps(self._reports.get())]}
+        reports = [self._reports.get() for _ in range(self._reports.qsize())]
+        return {"report": [pickle.dumps(report) for report in reports]}
 
 
 class _Cluster:
@@ -147,3 +145,34 @@ class _Cluster:
 
         if self._started:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Keep Ray's C++ core off the terminal; what Python writes to stderr still gets there.
+
+    The core writes its errors to file descriptor 2 as well as to its log, past Python's logging:
+    among them, for each pool of actors, that a restart needs the arguments in the object store.
+    """
+    python = sys.stderr
+    python.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), 2)
+    ours = open(os.dup(terminal), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+    if _is_stderr(python):
+        sys.stderr = ours
+    try:
+        yield
+    finally:
+        sys.stderr = python
+        ours.close()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+def _is_stderr(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (OSError, ValueError):  # a stream in memory
+        return False

@@ -1,0 +1,50 @@
+"""The same videos on both executors. All of Ray in one test: a session takes long to start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+CRASH = """
+import os
+from vidcurate import Clip, column, scorer
+
+@scorer("crash", columns=column("float32"))
+def crash(clip: Clip) -> float:
+    \"\"\"Ends the process on the second clip of one video.\"\"\"
+    if clip.video.path.name == "dup_cadence.mp4" and clip.start > 0.9:
+        os.kill(os.getpid(), 11)
+    return clip.duration
+"""
+
+
+def test_ray_gives_the_tables_of_the_inline_executor(runs):
+    """With a video that crashes its decoder, broken files and an operator of the user."""
+    runs.add("cuts", "odd_size", "dup_cadence", "text", "truncated_tail")
+    (runs.folder / "crash.py").write_text(CRASH)
+    sections = {
+        "operators": [str(runs.folder / "crash.py")],
+        "score": ["technical", "brightness", "crash"],
+    }
+    runs.score(workers=2, **sections)
+    inline = runs.tables()
+    there = runs.folder / "ray"
+    done = subprocess.run(
+        [sys.executable, "-m", "vidcurate", "score", str(runs.write(**sections)),
+         "--output", str(there), "--executor", "ray"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    # Nothing on the terminal is Ray's.
+    assert [line for line in done.stderr.splitlines() if not line.startswith("score: ")] == []
+    assert "ray" not in done.stdout.replace(str(there), "").lower()
+    assert json.loads((there / "run.json").read_text())["state"] == "done"
+    assert runs.tables(there) == inline
+    crashed = [q for q in inline["quarantine"] if q["error"] == "WorkerCrashError"]
+    assert [(q["attempts"], q["message"]) for q in crashed] == [
+        (2, "the decode process died of SIGSEGV")
+    ]
