@@ -333,6 +333,22 @@ def test_pack(command, out):
     assert "no selection 'non'; it has: base, one" in unknown.stderr
 
 
+def test_pack_without_its_sources(command, recipe, footage, tmp_path):
+    video = shutil.copy(footage("static"), tmp_path)
+    out = tmp_path / "o"
+    keeps = "score.static.max=1"
+    assert (
+        command("score", recipe, "--input", video, "--output", out, "--set", keeps).exit_code == 0
+    )
+    assert command("select", out).exit_code == 0
+    Path(video).unlink()
+    result = command("pack", out, "--selection", "base")
+    assert result.exit_code == 1
+    assert "0 samples in 0 shards, 1 clip could not be cut" in result.stdout
+    assert f"error: no clip could be cut; see `vidcurate status {out}`" in result.stderr
+    assert "AcquireError" in command("status", out).stdout
+
+
 def test_report(command, out):
     (out / "report.html").unlink()
     assert command("report", out).stdout == f"report  {out}/report.html\n"

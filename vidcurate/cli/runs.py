@@ -161,8 +161,11 @@ def pack(
         packed = passes.run_pack(work, only=selection, progress=update)
     if json:
         print_json({name: passes.plain_pack(report) for name, report in packed.items()})
-        return
-    _echo(summary.packed(packed))
+    else:
+        _echo(summary.packed(packed))
+    if any(r.failures for r in packed.values()) and not any(r.samples for r in packed.values()):
+        print_error(f"no clip could be cut; see `vidcurate status {out}`")
+        raise typer.Exit(EXIT_FAILED)
 
 
 def group(out: Out, recipe: NewRecipe = None) -> None:
