@@ -101,3 +101,10 @@ class WorkerMemoryError(DataError):
     """The decode process of a video went past its memory limit."""
 
     transient: ClassVar[bool] = True
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """True for a Ctrl-C; DuckDB turns one that comes during a query into an error of its own."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, RuntimeError) and str(error) == "Query interrupted"
+    )

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -412,6 +413,17 @@ def test_retry(command, out):
 
 
 # --------------------------------------------------------------------------- signals
+
+
+def test_ctrl_c_during_a_query(command, out):
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    result = command(
+        "sql", out, "SELECT sum(a.range + b.range) FROM range(9000000) a, range(9000000) b"
+    )
+    timer.join()
+    assert result.exit_code == 130
+    assert result.stderr == "error: interrupted\n"
 
 
 def test_ctrl_c_says_how_to_go_on(command, recipe, footage, tmp_path):

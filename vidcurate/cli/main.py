@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from vidcurate import __version__
 from vidcurate.cli import doctor, ops, recipes, runs
 from vidcurate.cli.output import print_error
-from vidcurate.errors import UserError, VidcurateError
+from vidcurate.errors import UserError, VidcurateError, is_interrupt
 
 
 class _Group(TyperGroup):
@@ -30,7 +30,9 @@ class _Group(TyperGroup):
                 raise
             print_error(str(error))
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from error
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, RuntimeError) as error:
+            if not is_interrupt(error):
+                raise
             print_error("interrupted")
             raise typer.Exit(130) from error
 

@@ -12,7 +12,7 @@ import typer
 from vidcurate.cli import summary
 from vidcurate.cli.output import print_error, print_json, print_table
 from vidcurate.cli.recipes import Input, Json, OperatorFiles, Output, Overrides, missing_extras
-from vidcurate.errors import MissingExtraError, UserError
+from vidcurate.errors import MissingExtraError, UserError, is_interrupt
 
 if TYPE_CHECKING:
     from vidcurate.recipe.model import Recipe
@@ -370,7 +370,9 @@ def _opened(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Iterator
     try:
         with passes.session(recipe, out, fresh=fresh) as work:
             yield work
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not is_interrupt(error):
+            raise
         typer.echo(_how_to_go_on(out), err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from error
 

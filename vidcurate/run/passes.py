@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import vidcurate
-from vidcurate.errors import QueryError, RunDirectoryError, UserError
+from vidcurate.errors import QueryError, RunDirectoryError, UserError, is_interrupt
 from vidcurate.plan import fingerprints
 from vidcurate.recipe.load import from_raw
 from vidcurate.recipe.model import Recipe
@@ -87,7 +87,7 @@ def session(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Iterator
                 work.save()
             raise
         except BaseException as error:
-            record.state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            record.state = "interrupted" if is_interrupt(error) else "failed"
             work.save()
             raise
         if record.state == "running":

@@ -93,10 +93,9 @@ def score(
     """
     began = time.monotonic()
     driver = _Driver(lease, recipe, limit, retry, workers, on_progress)
-    with tables.open(lease.out) as run:
+    with tables.open(lease.out) as run, stopping(driver.stop, on_stop):
         driver.prepare(run)
-        with stopping(driver.stop, on_stop):
-            driver.work(run)
+        driver.work(run)
     if driver.part_count() >= _MANY_PARTS:
         compact(lease)
     driver.result.wall = time.monotonic() - began
