@@ -17,7 +17,7 @@ from vidcurate.recipe.model import Recipe, Selection, Step
 from vidcurate.run.commit import Committer
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import write_part
-from vidcurate.select import select
+from vidcurate.select import check, select
 
 
 class Nowhere(Source):
@@ -340,3 +340,14 @@ def test_thresholds_that_do_not_fit_their_column_are_explained(tmp_path):
             run_select(tmp_path, recipe(frames={field: Threshold(min=1)}))
     with vidcurate.open(tmp_path) as run, pytest.raises(QueryError, match="cannot be named"):
         select(run, recipe(), PRINTS, "../x")
+
+
+def test_conditions_are_checked_before_there_are_clips():
+    good = recipe(where="motion >= percentile(motion, 20) AND caption_source IS NULL", order="start")
+    check(good)
+    with pytest.raises(QueryError, match=r"select\.default\.where.*moton"):
+        check(recipe(where="moton > 1"))
+    with pytest.raises(QueryError, match=r"select\.default\.order.*nothing"):
+        check(recipe(order="nothing"))
+    with pytest.raises(QueryError, match="frames_kind holds text"):
+        check(recipe(frames={"kind": Threshold(min=1.0)}))

@@ -19,6 +19,7 @@ import yaml
 from vidcurate.clip import SCHEMA_VERSION, SELECTION_SCHEMA, clip_schema
 from vidcurate.errors import QueryError
 from vidcurate.operator.columns import MAIN, Threshold, column_name
+from vidcurate.plan import fingerprints
 from vidcurate.recipe.model import Recipe, Selection, Step
 from vidcurate.run.manifest import ROW_GROUP, replacing
 from vidcurate.run.tables import Run, expression, literal, quoted
@@ -132,6 +133,30 @@ def select(
             yaml.safe_dump(_definition(run, work, recipe, report), sort_keys=False)
         )
     return report
+
+
+def check(recipe: Recipe) -> None:
+    """Try the conditions of all selections and thresholds on an empty clip table.
+
+    So that a mistake in one is told before the videos are scored, not after.
+
+    Raises:
+        QueryError: `where`, `order` or a threshold's type is wrong; DuckDB's reason.
+    """
+    with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
+        connection.register("clips", clip_schema(recipe).empty_table())
+        connection.register("videos", pa.table({"video_id": [""], "duplicate_of": [""]}))
+        types = _prepare(connection, recipe)
+        for name, selection in recipe.select.items():
+            work = _Selecting(connection, name, selection)
+            verdict = _verdict(work, _judges(recipe), fingerprints(recipe), types)
+            if selection.where is not None:
+                condition = _percentiles(work, verdict, expression(selection.where))
+                _try(
+                    work, "where", selection.where, f"SELECT ({condition}\n) FROM _clips_of_recipe"
+                )
+            if selection.order is not None:
+                _check_order(work, selection.order)
 
 
 # --------------------------------------------------------------------------- thresholds

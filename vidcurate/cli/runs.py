@@ -341,12 +341,17 @@ def _check_ready(recipe: Recipe, *, fresh: bool) -> None:
     Raises:
         UserError: the source cannot be read, or has no videos and the run holds none either.
         MissingExtraError: a step needs a package that is not installed.
+        QueryError: a selection's condition is wrong.
     """
     from vidcurate.run.record import read_record
+    from vidcurate.select import check
 
     _refuse_missing(recipe)
+    is_new = fresh or read_record(recipe.output) is None
+    if is_new:  # a run's table may have columns of earlier recipes: there select itself tells
+        check(recipe)
     first = next(iter(recipe.source_operator.videos()), None)
-    if first is None and (fresh or read_record(recipe.output) is None):
+    if first is None and is_new:
         source = recipe.source_operator
         where = getattr(source, source.input_field)
         raise UserError(f"source {recipe.source.id}: there are no videos in {where}")

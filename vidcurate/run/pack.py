@@ -59,6 +59,11 @@ def pack(
         rows = list(_rows(run, recipe, selection, cache, lost))
         schema = _schema(run)
         before = _faults_before(run)
+    if lost and not rows:
+        raise RunDirectoryError(
+            f"{selection}: none of the {len(lost)} selected clips can be packed, as their sources "
+            f"cannot be had ({lost[0].error}); shards that were packed before are left as they are"
+        )
     report = pack_selection(
         pa.Table.from_pylist(rows, schema),
         recipe.pack,
