@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Any
 from vidcurate.errors import CutError, DecodeError, ScoreError
 from vidcurate.media.convert import Converter
 from vidcurate.media.cut import cut_clip
-from vidcurate.media.decode import Decoder
+from vidcurate.media.decode import Decoder, packet_times
 from vidcurate.media.encode import LOSSLESS
 from vidcurate.media.frames import MotionVectors
 from vidcurate.media.probe import probe
@@ -32,7 +33,7 @@ from vidcurate.run.own_media import own_shots, source_info
 from vidcurate.run.prepared import EditError, Prepared, batch_of, vector_rate
 from vidcurate.run.rows import clip_row, dataset_fields, identity_of, video_row
 from vidcurate.run.score_steps import Pending, StepStats
-from vidcurate.run.tracks import CutClip, Edge, SceneCounts, Track, varies
+from vidcurate.run.tracks import CutClip, Edge, SceneCounts, Track, is_variable, varies
 
 _GROUP_BYTES = 64 * 2**20
 
@@ -72,6 +73,7 @@ class _VideoPass:
         self.group: list[Pending] = []
         self.held = 0
         self.recrop: dict[str, Interval] = {}  # by clip id
+        self.packet_times: list[int] | None = None
         self.seen: set[str] = set()
 
     def run(self) -> Iterator[object]:
@@ -87,6 +89,10 @@ class _VideoPass:
         if self.job.source is not None:
             self.video = source_info(self.info, self.job.source)
         self.converter = Converter(self.info, hdr=plan.hdr)
+        # A clip's own media is short, and checked to hold all its frames.
+        self.fast = plan.profile == "fast" and self.job.source is None
+        if self.fast:
+            self.packet_times = packet_times(self.info)
         yield from self._decode(self._intervals())
         if self.recrop:  # a second decode, of those clips alone whose crop the scorers must see
             again, self.recrop = self.recrop, {}
@@ -202,7 +208,7 @@ class _VideoPass:
             with Decoder(
                 self.info,
                 motion_vectors=bool(self.work.vector_rates),
-                fast=self.work.plan.profile == "fast",
+                fast=self.fast,
             ) as decoder:
                 yield from self._feed(tracks, decoder, stretch)
                 self.trouble = self.trouble or decoder.last_error or None
@@ -238,7 +244,7 @@ class _VideoPass:
             self.end = max(self.end, end)
             self.decoded += max(0.0, end - stretch.low)
             if stretch.is_whole:
-                self.frames = shot.index + 1
+                self.frames = len(self.packet_times) if self.packet_times else shot.index + 1
         if active and at_end:
             self._check_end(end, stretch)
 
@@ -290,6 +296,10 @@ class _VideoPass:
     def _final(self, cut: CutClip) -> Iterator[object]:
         """A clip is final: find its crop, or score it with its group."""
         interval = cut.interval
+        if self.packet_times is not None:  # the decoder skips frames; pack must know of them all
+            low, high = (bisect_left(self.packet_times, t) for t in (cut.start_pts, cut.end_pts))
+            times = [*self.packet_times[low:high], cut.end_pts]
+            cut = replace(cut, n_frames=high - low, vfr=is_variable(times))
         identity = identity_of(self.job, cut)
         if identity in self.seen or identity in self.recrop:
             yield Faulty(
@@ -406,7 +416,10 @@ class _VideoPass:
     def _video_row(self) -> dict[str, Any] | None:
         if self.job.clips is not None:
             return None
-        low, high = self.steps or (0, 0)
+        if self.packet_times is not None:
+            vfr = is_variable(self.packet_times)
+        else:
+            vfr = bool(self.steps) and varies(*self.steps)
         return video_row(
             self.work.plan,
             self.job,
@@ -415,7 +428,7 @@ class _VideoPass:
             clips=self.clips,
             n_frames=self.frames,
             end=self.end,
-            vfr=varies(low, high),
+            vfr=vfr,
             trouble=self.trouble,
         )
 
