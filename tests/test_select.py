@@ -343,8 +343,8 @@ def test_thresholds_that_do_not_fit_their_column_are_explained(tmp_path):
 
 
 def test_conditions_are_checked_before_there_are_clips():
-    good = recipe(where="motion >= percentile(motion, 20) AND caption_source IS NULL", order="start")
-    check(good)
+    where = "motion >= percentile(motion, 20) AND caption_source IS NULL"
+    check(recipe(where=where, order="start"))
     with pytest.raises(QueryError, match=r"select\.default\.where.*moton"):
         check(recipe(where="moton > 1"))
     with pytest.raises(QueryError, match=r"select\.default\.order.*nothing"):
