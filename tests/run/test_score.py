@@ -92,8 +92,6 @@ def test_a_changed_crop_keeps_the_ids(runs):
     cropped = runs.tables()
     assert [c["clip_id"] for c in cropped["clips"]] == ids
     assert cropped == fresh(runs, "fresh", edit=edit)
-    runs.score()
-    assert runs.tables()["clips"] == fresh(runs, "whole")["clips"]
 
 
 def test_a_loosened_gate_leaves_clips_unjudged_until_the_next_run(runs, select):
@@ -112,7 +110,6 @@ def test_a_loosened_gate_leaves_clips_unjudged_until_the_next_run(runs, select):
     assert again.stats.steps["brightness"].calls == 0
     assert select(score=loose).unjudged == 0
     assert runs.tables() == fresh(runs, "fresh", score=loose)
-    assert runs.score(score=loose).stats.videos == 0
     assert runs.score(score=tight).stats.videos == 0
 
 
@@ -139,7 +136,6 @@ def test_limit_takes_the_first_videos_in_source_order(runs):
     assert (result.seen, result.stats.videos) == (2, 2)
     assert sorted(v["dataset_id"] for v in runs.tables()["videos"]) == ["a.mp4", "b.mp4"]
     assert runs.score(limit=2).stats.videos == 0
-    assert runs.score(limit=1, score=["technical"]).stats.videos == 0
     grown = runs.score(limit=1, score=["technical", "phash"])
     assert grown.stats.videos == 1
     assert {v["dataset_id"] for v in runs.rows(
