@@ -116,6 +116,8 @@ def test_colour_bars(pix_fmt, matrix, full, converter):
     assert np.abs(centres(rgb) - BARS).max() <= 2
     small = converter.rgb(frame, WIDTH // 2, HEIGHT // 2)
     assert np.abs(centres(small, BAR // 2) - BARS).max() <= 2
+    quick = converter.rgb(frame, WIDTH // 4, HEIGHT // 4, quick=True)
+    assert np.abs(centres(quick, BAR // 4) - BARS).max() <= 2
     gray = converter.gray(frame, WIDTH, HEIGHT)
     red, blue = WEIGHTS[matrix]
     luma = BARS @ [red, 1 - red - blue, blue]
@@ -288,6 +290,29 @@ def test_odd_sizes(size, make, shot):
         rgb = converter.rgb(frame, w, h)
         assert rgb.shape == (h, w, 3)
         assert np.abs(rgb.astype(int) - 120).max() <= 2
+
+
+def test_quick_pictures_are_samples_of_the_same_picture(bbb, look):
+    """No shift, no other colours: what differs is fine detail."""
+    info = look(bbb)
+    converter = Converter(info, hdr="tonemap")
+    with Decoder(info) as decoder:
+        frame = next(iter(decoder.frames())).frame
+    for convert in (converter.gray, converter.rgb):
+        even = convert(frame, 256, 144).astype(np.float32)
+        quick = convert(frame, 256, 144, quick=True).astype(np.float32)
+        assert np.abs(quick - even).mean() < 7  # a meadow: nothing but fine detail
+        assert abs(quick.mean() - even.mean()) < 0.5
+        window = cv2.createHanningWindow((256, 144), cv2.CV_32F)
+        planes = (p if p.ndim == 2 else np.ascontiguousarray(p[..., 1]) for p in (even, quick))
+        (x, y), _ = cv2.phaseCorrelate(*planes, window)
+        assert max(abs(x), abs(y)) < 0.1
+    part = converter.rgb(frame, 75, 101, Box(100, 50, 301, 405), quick=True)
+    assert part.shape == (101, 75, 3)
+    whole = converter.rgb(frame, info.width, info.height)
+    same_size = converter.rgb(frame, info.width, info.height, quick=True)
+    assert np.abs(whole.astype(int) - same_size).mean() < 1
+    assert converter.gray(frame, info.width, info.height, quick=True).base is None
 
 
 def test_interlaced_pictures_use_one_field(make, shot):

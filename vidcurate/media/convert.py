@@ -13,6 +13,7 @@ its own centre (at most a quarter of a chroma sample off).
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -54,6 +55,7 @@ _ROTATE = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_
 _LUMA_709 = np.array([[0.2126, 0.7152, 0.0722]], np.float32)
 
 
+@functools.lru_cache(maxsize=256)  # asked for every frame, always with the same few arguments
 def target_size(width: int, height: int, short_side: int | Literal["native"]) -> tuple[int, int]:
     """The size that a picture is scaled to so that its shorter side has `short_side` pixels.
 
@@ -85,6 +87,14 @@ class _Target:
     size: tuple[int, int]
     crop: Box | None
     one_field: bool
+    quick: bool
+
+    @property
+    def half(self) -> _Target:
+        """The same at half the size, rounded up."""
+        width, height = self.size
+        size = ((width + 1) // 2, (height + 1) // 2)
+        return _Target(size, self.crop, self.one_field, self.quick)
 
 
 class Converter:
@@ -108,19 +118,28 @@ class Converter:
         self._turned = info.rotation in (90, 270)
         self._plans: dict[tuple[str, int, int, int, bool], _Plan] = {}
 
-    def gray(self, frame: VideoFrame, width: int, height: int, crop: Box | None = None) -> Pixels:
+    def gray(
+        self,
+        frame: VideoFrame,
+        width: int,
+        height: int,
+        crop: Box | None = None,
+        *,
+        quick: bool = False,
+    ) -> Pixels:
         """The frame's luma, (height, width) uint8, full range.
 
         Args:
             frame: a frame of this video.
             width, height: of the result, in display orientation.
             crop: the part of the displayed picture to take; None is all of it.
+            quick: sample instead of averaging where the picture shrinks (see `Frames`).
         """
         plan = self._plan(frame)
         if plan.reader == "rgb":
-            color = self.rgb(frame, width, height, crop)
+            color = self.rgb(frame, width, height, crop, quick=quick)
             return _pixels(cv2.transform(color, _LUMA_709))
-        target = self._target(frame, width, height, crop)
+        target = self._target(frame, width, height, crop, quick)
         if plan.reader == "yuv444":
             frame = _planar(frame, plan.depth)
         luma = self._scaled(_samples(frame.planes[0], plan.depth), target)
@@ -132,10 +151,18 @@ class Converter:
             small = plan.gray[luma]
         return self._upright(small, fresh=small is not luma)
 
-    def rgb(self, frame: VideoFrame, width: int, height: int, crop: Box | None = None) -> Pixels:
+    def rgb(
+        self,
+        frame: VideoFrame,
+        width: int,
+        height: int,
+        crop: Box | None = None,
+        *,
+        quick: bool = False,
+    ) -> Pixels:
         """The frame in RGB, (height, width, 3) uint8, full range; arguments as of `gray`."""
         plan = self._plan(frame)
-        mixed = self._components(frame, plan, self._target(frame, width, height, crop))
+        mixed = self._components(frame, plan, self._target(frame, width, height, crop, quick))
         hdr = frame.color_trc in (PQ, HLG)
         if plan.depth == 8 and not hdr:
             small = mixed if plan.reader == "rgb" else cv2.transform(mixed, plan.matrix)
@@ -150,9 +177,11 @@ class Converter:
 
     # ------------------------------------------------------------------ planes
 
-    def _target(self, frame: VideoFrame, width: int, height: int, crop: Box | None) -> _Target:
+    def _target(
+        self, frame: VideoFrame, width: int, height: int, crop: Box | None, quick: bool
+    ) -> _Target:
         size = (height, width) if self._turned else (width, height)
-        return _Target(size, crop, frame.interlaced_frame)
+        return _Target(size, crop, frame.interlaced_frame, quick)
 
     def _components(self, frame: VideoFrame, plan: _Plan, target: _Target) -> Plane:
         """The frame's three components at the target size, interleaved."""
@@ -166,11 +195,14 @@ class Converter:
         luma = self._scaled(_samples(planes[0], depth), target)
         if plan.reader == "gray":
             return _array(cv2.merge([luma, luma, luma]))
+        coarse = target.half if target.quick else target
         if plan.reader == "two_planes":
-            first, second = cv2.split(self._scaled(_samples(planes[1], depth, 2), target))
+            first, second = cv2.split(self._scaled(_samples(planes[1], depth, 2), coarse))
         else:
-            first = self._scaled(_samples(planes[1], depth), target)
-            second = self._scaled(_samples(planes[2], depth), target)
+            first = self._scaled(_samples(planes[1], depth), coarse)
+            second = self._scaled(_samples(planes[2], depth), coarse)
+        if target.quick:
+            first, second = (_repeated(plane, *target.size) for plane in (first, second))
         if plan.swapped:
             first, second = second, first
         return _array(cv2.merge([luma, first, second]))
@@ -181,7 +213,7 @@ class Converter:
             plane = self._cropped(plane, target.crop)
         if target.one_field and plane.shape[0] > 1:
             plane = plane[::2]
-        return _resized(plane, *target.size)
+        return (_sampled if target.quick else _resized)(plane, *target.size)
 
     def _cropped(self, plane: Plane, crop: Box) -> Plane:
         """The part of a plane, in the coded orientation, that a box of the display covers."""
@@ -296,6 +328,18 @@ def _resized(plane: Plane, width: int, height: int) -> Plane:
     is_far = columns >= 2 * width or rows >= 2 * height
     how = cv2.INTER_AREA if shrinks and is_far else cv2.INTER_LINEAR
     return _array(cv2.resize(plane, (width, height), interpolation=how))
+
+
+def _sampled(plane: Plane, width: int, height: int) -> Plane:
+    """The plane at that size, of the 4 pixels next to each new one; itself where it has it."""
+    if plane.shape[:2] == (height, width):
+        return plane
+    return _array(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def _repeated(plane: Plane, width: int, height: int) -> Plane:
+    """A plane of half that size, each pixel twice both ways."""
+    return _array(cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST))
 
 
 def _planar(frame: VideoFrame, depth: int) -> VideoFrame:

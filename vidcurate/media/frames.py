@@ -32,6 +32,9 @@ class Frames:
         source's size (for a few frames only: it is costly).
     color: "gray" (luma, 0..255 full range) or "rgb" (sRGB-like BT.709, full range).
     head: only frames in this first part of the clip, as "4s" or in seconds.
+    quick: shrink by sampling 4 source pixels for each pixel instead of averaging all of them, and
+        colour at half the size: half the cost on large pictures, with aliasing and grain. For
+        what looks at every frame and needs no fine detail.
 
     Raises:
         OperatorError: not exactly one of fps, every, count, or a value out of range.
@@ -43,6 +46,7 @@ class Frames:
     short_side: int | Literal["native"] = 256
     color: Literal["gray", "rgb"] = "gray"
     head: float | str | None = None
+    quick: bool = False
 
     def __post_init__(self) -> None:
         given = [n for n in ("fps", "every", "count") if getattr(self, n) is not None]

@@ -51,6 +51,7 @@ class Shot:
     bytes_before: int
     level: int = 0
     pictures: dict[tuple[Any, ...], Pixels] = field(default_factory=dict)
+    _frame_bytes: int = -1
     vectors: dict[Fraction, MotionVectors] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,19 +62,23 @@ class Shot:
         info = converter.info
         full = (crop.width, crop.height) if crop else (info.width, info.height)
         width, height = target_size(*full, request.short_side)
-        key = (width, height, request.color, crop)
+        key = (width, height, request.color, request.quick, crop)
         picture = self.pictures.get(key)
         if picture is None:
             assert self.frame is not None
             convert = converter.gray if request.color == "gray" else converter.rgb
-            picture = convert(self.frame, width, height, crop)
+            picture = convert(self.frame, width, height, crop, quick=request.quick)
             self.pictures[key] = picture
         return picture
 
     @property
     def raw_bytes(self) -> int:
         """Memory that the decoded frame itself holds."""
-        return sum(plane.buffer_size for plane in self.frame.planes) if self.frame else 0
+        if self.frame is None:
+            return 0
+        if self._frame_bytes < 0:
+            self._frame_bytes = sum(plane.buffer_size for plane in self.frame.planes)
+        return self._frame_bytes
 
 
 def shots(decoder: Decoder, start: float | None, end: float | None) -> Iterator[Shot]:
@@ -101,7 +106,7 @@ def needed_level(duration: float, count: int) -> int:
     return min(_FINEST + 1, math.ceil(math.log2(2 * count / duration)))
 
 
-def on_grid(previous: float, time: float, fps: Fraction) -> bool:
+def on_grid(previous: float, time: float, fps: Fraction | float) -> bool:
     """True for the first frame at or after some multiple of 1/fps."""
     if previous < 0:
         return True
@@ -141,7 +146,9 @@ class ClipFrames:
         self.vectors: dict[Fraction, list[MotionVectors]] = {}
         self._converter = converter
         self._crop = crop
-        self._grids = {r: grid_fps(r, nominal) for r in requests if r.count is None}
+        grids = {r: grid_fps(r, nominal) for r in requests if r.count is None}
+        # As floats: arithmetic with fractions is slow, and this is done for every frame.
+        self._grids = {r: None if fps is None else float(fps) for r, fps in grids.items()}
         self._taken: dict[Frames, list[tuple[float, Pixels]]] = {r: [] for r in self._grids}
         self._counts = [r for r in requests if r.count is not None]
         self._held: list[Shot] = []

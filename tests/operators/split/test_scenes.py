@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ from pydantic import ValidationError
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
 
 from vidcurate import Frames, VideoInfo
+from vidcurate.media.convert import Converter, target_size
+from vidcurate.media.decode import Decoder
+from vidcurate.media.probe import probe
 from vidcurate.operators.split.scenes import Scenes, content_score, quick
 
 WIDTH, HEIGHT = 256, 144
@@ -230,9 +235,29 @@ def test_content_score_is_the_mean_change() -> None:
     assert content_score(before, after) == 10.0
 
 
+def test_scores_are_those_of_pyscenedetects_own_pictures(bikes: Path) -> None:
+    """It shrinks frames to 256 columns by cv2.resize as it is; we sample 4:2:0 planes."""
+    video = probe(bikes, max_pixels=2**26, max_duration=3600)
+    converter = Converter(video, hdr="tonemap")
+    size = target_size(video.width, video.height, 144)
+    ours, theirs = [], []
+    with Decoder(video) as decoder:
+        for decoded in islice(decoder.frames(), 60):
+            small = converter.rgb(decoded.frame, *size, quick=True)
+            ours.append(cv2.cvtColor(small, cv2.COLOR_RGB2HSV))
+            large = decoded.frame.to_ndarray(format="bgr24")
+            small = cv2.resize(large, (256, round(256 * video.height / video.width)))
+            theirs.append(cv2.cvtColor(small, cv2.COLOR_BGR2HSV))
+    one, other = (np.array([content_score(*p) for p in pairwise(f)]) for f in (ours, theirs))
+    assert other.max() > 30  # a cut is among them
+    assert np.abs(one - other).max() < 2
+    assert np.corrcoef(one, other)[0, 1] > 0.99
+
+
 def test_request_and_parameters() -> None:
-    assert Scenes().request() == Frames(every=1, short_side=144, color="rgb")
-    assert Scenes(method="threshold").request() == Frames(every=1, short_side=144, color="gray")
+    small = Frames(every=1, short_side=144, quick=True)
+    assert Scenes().request() == replace(small, color="rgb")
+    assert Scenes(method="threshold").request() == small
     parsed = Scenes.model_validate(
         {"detector": "adaptive", "min_scene": "0.6s"}, context={"recipe": True}
     )
