@@ -116,6 +116,7 @@ def rows(effort: Effort, source: Path, folder: Path) -> Iterator[Row]:
     yield from _score_pass(effort, small, large)
     yield from _fast(effort, folder, small)
     yield from _pack(effort, small)
+    yield _memory(large)
     if effort.long:
         yield _memory(footage.without_cuts(source, effort.large[0], effort.long, folder))
 
@@ -182,7 +183,8 @@ def _memory(path: Path) -> Row:
     result = json.loads(done.stdout)
     peak = result["peak_bytes"] / _GIB
     info = work.info_of(path)
-    name = f"memory of one worker, {info.duration / 3600:.1f} h of {info.height}p without cuts"
+    length = f"{info.duration / 3600:g} h" if info.duration > 3599 else f"{info.duration:g} s"
+    name = f"memory of one worker, {length} of {info.height}p at {info.fps} fps without cuts"
     note = f"{result['clips']} clips in {result['seconds']:.0f} s"
     return Row(name, peak, "GiB", peak, peak, 1.5, note)
 
@@ -251,7 +253,7 @@ def publish(
 def main() -> int:
     """Measure, print, write; 1 when a limit is missed."""
     parser = argparse.ArgumentParser(description="Measure vidcurate's CPU and memory.")
-    parser.add_argument("--quick", action="store_true", help="a look of a minute, without memory")
+    parser.add_argument("--quick", action="store_true", help="shorter videos, none of two hours")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="put the table in its place")
     chosen = parser.parse_args()

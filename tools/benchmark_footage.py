@@ -23,7 +23,7 @@ GOPS = {
 }
 """Options of x264 by name: key frames at the cuts, and key frames anywhere."""
 _RATE = 25
-_LONG_RATE = 12
+_LONG_RATE = 5
 _LOOP = 20  # seconds of encoded video that the long one repeats
 
 
@@ -65,9 +65,9 @@ def cuts(gop: str, scenes: int, size: Size, folder: Path) -> tuple[Path, list[in
 
 
 def without_cuts(source: Path, size: Size, seconds: float, folder: Path) -> Path:
-    """A long still picture of the source, 12 frames a second: 20 s of packets over and over.
+    """A long still picture of the source, 5 frames a second: 20 s of packets over and over.
 
-    What a worker holds depends on the size and the length; a still costs the least to decode.
+    It shows whether what a worker holds grows with the length, in minutes and not in half an hour.
     """
 
     def write_loop(path: Path) -> None:

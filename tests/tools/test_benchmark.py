@@ -13,10 +13,10 @@ import pytest
 
 SMALL, LARGE = (320, 180), (480, 270)
 TINY = benchmark.Effort(
-    small=(SMALL, 3),
+    small=(SMALL, 2),
     large=(LARGE, 1),
     pairs=1,
-    scenes=4,
+    scenes=3,
     scene_size=SMALL,
     clips=((0.4, 1.4),),
     long=40,
@@ -43,24 +43,25 @@ def test_every_figure_of_the_issue_is_measured(rows):
         ("x decoding them", None),
         ("x decoding them", None),
         ("GiB", 1.5),
+        ("GiB", 1.5),
     ]
     assert all(0 < row.low <= row.value <= row.high for row in rows)
 
 
 def test_made_cuts_are_found_by_both_profiles(rows):
     exact = [r for r in rows if r.unit == "F1" and "exact" in r.name]
-    assert [(r.value, r.note) for r in exact] == [(1.0, "3 found of 3")] * 2
+    assert [(r.value, r.note) for r in exact] == [(1.0, "2 found of 2")] * 2
     assert all(r.value == 1.0 for r in rows if r.unit == "F1")
 
 
 def test_memory_is_that_of_the_whole_video(rows, folder):
-    # 40 s at 12 frames a second, chopped every 8 s; Python with OpenCV and FFmpeg alone is 50 MiB.
-    assert rows[-1].note.startswith("5 clips in ")
-    assert 0.05 < rows[-1].value < 1.5
+    # Chopped every 8 s. Python with OpenCV and FFmpeg alone takes 50 MiB.
+    assert [row.note.split(" clips")[0] for row in rows[-2:]] == ["1", "5"]
+    assert all(0.05 < row.value < 1.5 for row in rows[-2:])
     path = folder / "still_480x270_40s.mp4"
     with av.open(str(path)) as container:
         times = [frame.time for frame in container.decode(video=0)]
-    assert times == pytest.approx([n / 12 for n in range(480)], abs=1e-3)
+    assert times == pytest.approx([n / 5 for n in range(200)])
 
 
 def test_real_footage_goes_there_and_back_with_b_frames(bbb, folder):
