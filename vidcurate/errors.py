@@ -11,11 +11,18 @@ from typing import ClassVar
 
 
 class VidcurateError(Exception):
-    """Base of every error that vidcurate raises on purpose."""
+    """Base of every error that vidcurate raises on purpose.
+
+    `exit_status`: what the command line ends with.
+    """
+
+    exit_status: ClassVar[int] = 1
 
 
 class UserError(VidcurateError):
     """A mistake in a recipe, an operator or a command; exit status 2."""
+
+    exit_status: ClassVar[int] = 2
 
 
 class RecipeError(UserError):
@@ -35,6 +42,15 @@ class OperatorError(UserError):
 
 class RunDirectoryError(UserError):
     """A run directory that is missing, foreign, damaged or in use by another writer."""
+
+
+class StorageError(RunDirectoryError):
+    """A run directory that cannot be written any more (a full disk); what is committed is kept.
+
+    The run has failed through no mistake in what was asked: exit status 1.
+    """
+
+    exit_status: ClassVar[int] = 1
 
 
 class QueryError(UserError):

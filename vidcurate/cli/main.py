@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from vidcurate import __version__
 from vidcurate.cli import doctor, ops, recipes, runs
 from vidcurate.cli.output import print_error
-from vidcurate.errors import UserError, VidcurateError, is_interrupt
+from vidcurate.errors import VidcurateError, is_interrupt
 
 
 class _Group(TyperGroup):
@@ -29,7 +29,7 @@ class _Group(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             print_error(str(error))
-            raise typer.Exit(2 if isinstance(error, UserError) else 1) from error
+            raise typer.Exit(error.exit_status) from error
         except (KeyboardInterrupt, RuntimeError) as error:
             if not is_interrupt(error):
                 raise

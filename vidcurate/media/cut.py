@@ -103,7 +103,7 @@ def cut_clip(
 
     Raises:
         CutError: neither way gives exactly the source's frames.
-        RunDirectoryError: the disk is full.
+        StorageError: the disk is full.
         DecodeError: the source cannot be decoded there.
     """
     assert start_pts < end_pts
@@ -154,7 +154,7 @@ def copy_clip(
     and rotation stay. Pts are in the time base of the source's video stream.
 
     Raises:
-        RunDirectoryError: the disk is full.
+        StorageError: the disk is full.
         CutError: MP4 cannot hold the codec, there is no key frame before the start, or packets
             have no time stamps. The file may be half-written.
         SoundError: the sound cannot be had in this way.

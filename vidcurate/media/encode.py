@@ -118,7 +118,7 @@ def encode_clip(
 
     Raises:
         CutError: no frame in the interval, or the encoder refuses.
-        RunDirectoryError: the disk is full.
+        StorageError: the disk is full.
         SoundError: the sound cannot be had in this way.
         DecodeError: the source cannot be decoded.
         UserError: an unknown preset.

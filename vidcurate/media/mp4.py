@@ -16,7 +16,7 @@ from typing import BinaryIO
 import av
 from av.container import OutputContainer
 
-from vidcurate.errors import CutError, RunDirectoryError, VidcurateError
+from vidcurate.errors import CutError, StorageError, VidcurateError
 
 _PARENTS = (b"moov", b"trak", b"edts")
 _OPTIONS = {
@@ -39,7 +39,7 @@ def create_mp4(path: Path, time_base: Fraction) -> OutputContainer:
 def muxing_error(path: Path, text: str, error: av.FFmpegError) -> VidcurateError:
     """The error to raise when writing failed: a full disk is no fault of the clip."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RunDirectoryError(f"{path.parent}: {error.strerror}; free space and run again")
+        return StorageError(f"{path.parent}: {error.strerror}; free space and run again")
     return CutError(f"{text} ({error.strerror})")
 
 

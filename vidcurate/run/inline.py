@@ -37,11 +37,12 @@ def run_inline(
                 if task is None:
                     break
                 worker.process(task)
-            worker.close()
+            worker.flush()
         except BaseException as error:  # noqa: BLE001 (handed to the driver, which raises it)
             results.put(error)
             stop.set()
         finally:
+            worker.close()
             results.put(None)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(context.workers)]

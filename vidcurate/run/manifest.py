@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidcurate.clip import SCHEMA_VERSION, short_hash
-from vidcurate.errors import RunDirectoryError
+from vidcurate.errors import RunDirectoryError, StorageError
 
 KEYS: Mapping[str, str] = {
     "clips": "clip_id",
@@ -107,7 +107,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, which becomes `path` at once when the block ends well.
 
     Raises:
-        RunDirectoryError: the file cannot be written (a full disk, no permission).
+        StorageError: the file cannot be written (a full disk, no permission).
     """
     temporary = path.with_name(f"{TEMP}{uuid.uuid4().hex}")
     try:
@@ -118,7 +118,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        raise RunDirectoryError(
+        raise StorageError(
             f"{path} cannot be written ({error.strerror or error}); free space or mend the "
             "permissions and run again: all that is committed is kept"
         ) from error
@@ -144,7 +144,7 @@ def write_part(out: Path, table: str, rows: pa.Table) -> Part:
     May be called in any process. The file is zstd Parquet, durable when this returns.
 
     Raises:
-        RunDirectoryError: the file cannot be written.
+        StorageError: the file cannot be written.
     """
     assert KEYS[table] in rows.column_names, f"{table} without {KEYS[table]}"
     path = new_part_path(table)
@@ -271,7 +271,8 @@ def publish(out: Path, manifest: Manifest) -> None:
     """Publish a manifest: durable and atomic, never over another one.
 
     Raises:
-        RunDirectoryError: its number is taken (another writer), or it cannot be written.
+        RunDirectoryError: its number is taken (another writer).
+        StorageError: it cannot be written.
     """
     final = out / "manifests" / f"{manifest.seq:08}.json"
     temporary = final.with_name(f"{TEMP}{uuid.uuid4().hex}")
@@ -289,7 +290,7 @@ def publish(out: Path, manifest: Manifest) -> None:
             f"{final} was written by another process; only one may write to {out}"
         ) from error
     except OSError as error:
-        raise RunDirectoryError(
+        raise StorageError(
             f"{final} cannot be written ({error.strerror or error}); free space or mend the "
             "permissions and run again: all that is committed is kept"
         ) from error

@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import pyarrow as pa
 
@@ -25,6 +25,7 @@ from vidcurate.run.worker import Context, Report, Stats, Task, Worker
 
 _WAVE = 2_000  # tasks handed to Ray at a time: its driver holds all of them
 _MAX_BLOCK = 16
+_POLL = 0.2
 
 
 def run_ray(
@@ -80,18 +81,43 @@ def _run_wave(
             max_task_retries=3,
         )
     try:
-        for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow"):
+        # What is in flight when `stop` is set is not committed, and is done again.
+        batches = reports.iter_batches(batch_size=None, batch_format="pyarrow")
+        for batch in _until(stop, iter(batches)):
             for blob in batch.column("report").to_pylist():
                 report: Report = pickle.loads(blob)  # noqa: S301 (from our own worker)
                 yield report.stats
                 yield report
-            if stop.is_set():
-                return  # what is in flight is not committed, and is done again
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, UserError):
             raise cause from error
         raise UserError(f"the Ray run failed: {error}; see the Ray logs, then run again") from error
+
+
+def _until(stop: threading.Event, items: Iterator[Any]) -> Iterator[Any]:
+    """The items, given up as soon as `stop` is set: Ray itself waits for its next block."""
+    found: queue.Queue[tuple[str, Any]] = queue.Queue()
+
+    def fetch() -> None:
+        try:
+            for item in items:
+                found.put(("item", item))
+            found.put(("end", None))
+        except BaseException as error:  # noqa: BLE001 (raised again by the caller's thread)
+            found.put(("error", error))
+
+    threading.Thread(target=fetch, daemon=True).start()
+    while not stop.is_set():
+        try:
+            kind, value = found.get(timeout=_POLL)
+        except queue.Empty:
+            continue
+        if kind == "error":
+            raise value
+        if kind == "end":
+            return
+        yield value
 
 
 class _RayWorker:

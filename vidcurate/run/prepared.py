@@ -13,7 +13,7 @@ from vidcurate.media.video import Box
 from vidcurate.operator.base import Clip, Editor, Scorer, Splitter
 from vidcurate.plan import ScorePlan, requests_of
 from vidcurate.recipe.model import Step
-from vidcurate.run.score_steps import StepRunner
+from vidcurate.run.score_steps import StepRunner, set_up
 from vidcurate.run.tracks import CutClip
 
 _T = TypeVar("_T", Splitter, Editor, Scorer)
@@ -37,13 +37,14 @@ class Prepared:
     def __init__(self, plan: ScorePlan) -> None:
         plan.user_operators.install()
         self.plan = plan
-        self.split = [_kind(spec.build(), Splitter) for spec in plan.split]
+        split_steps = [spec.build() for spec in plan.split]
+        self.split = [_kind(step, Splitter) for step in split_steps]
         self.edit_steps = [spec.build() for spec in plan.edit]
         self.score = [spec.build() for spec in plan.score]
         self.runner = StepRunner(self.score, plan.fingerprints)
         editors = [_kind(s, Editor) for s in self.edit_steps]
-        for operator in (*self.split, *editors):
-            operator.setup()
+        for step in (*split_steps, *self.edit_steps):
+            set_up(step)
         # One decode process is one core's work; OpenCV's own threads would fight the others.
         cv2.setNumThreads(1)
 

@@ -259,6 +259,7 @@ class _Driver:
                 row,
                 clips=tuple(clips),
                 content_id=video["content_id"],
+                source=video,
                 faults=self._faults_of(run, video["video_id"]),
             )
 

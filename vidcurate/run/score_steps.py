@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcurate.errors import ScoreError
+from vidcurate.errors import OperatorError, ScoreError, VidcurateError
 from vidcurate.media.frames import FrameBatch, Frames, MotionVectors
 from vidcurate.operator.base import Clip, Scorer
 from vidcurate.operator.columns import MAIN, Column, column_name
@@ -57,6 +57,23 @@ class Failure:
     operator: str
     error: str
     message: str
+
+
+def set_up(step: Step) -> None:
+    """Let a step's operator load what it needs; a failure is no clip's fault and ends the run.
+
+    Raises:
+        OperatorError: its `setup` failed.
+    """
+    try:
+        step.operator.setup()
+    except VidcurateError:
+        raise
+    except Exception as error:
+        raise OperatorError(
+            f"step {step.id!r}: the operator {step.operator.name!r} cannot be set up: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 class StepRunner:
@@ -117,7 +134,7 @@ class StepRunner:
 
     def _setup(self, step: Step) -> None:
         if step.id not in self._ready:
-            step.operator.setup()
+            set_up(step)
             self._ready.add(step.id)
 
     def _score(self, step: Step, batch: Sequence[Pending]) -> Iterator[Failure]:

@@ -128,12 +128,17 @@ class Run:
 
         Raises:
             QueryError: DuckDB refuses it, or it is not one query that only reads.
+            RunDirectoryError: a compaction has removed parts since it was opened.
         """
-        with self.connect() as connection:
-            try:
+        try:
+            with self.connect() as connection:
                 return connection.sql(_reading(connection, query)).to_arrow_table()
-            except duckdb.Error as error:
-                raise QueryError(f"the query failed: {error}") from error
+        except duckdb.IOException as error:
+            raise RunDirectoryError(
+                f"{self.out} was compacted while it was read; open it again ({error})"
+            ) from error
+        except duckdb.Error as error:
+            raise QueryError(f"the query failed: {error}") from error
 
     def table(
         self, name: str, columns: Sequence[str] | None = None, where: str | None = None

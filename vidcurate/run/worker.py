@@ -52,7 +52,8 @@ class Task:
     clips: committed rows to score again; None: the whole video. retires: ids by table whose
     committed rows the results of the whole video replace. faults: quarantine ids by clip that
     its new row replaces; those of the video under "". content_id: what the bytes must still be.
-    moved: row of a committed video that this seems to be, found at another place.
+    moved: row of a committed video that this seems to be, found at another place. source: row of
+    the committed video of `clips`.
     """
 
     row: VideoRow
@@ -61,6 +62,7 @@ class Task:
     faults: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     content_id: str | None = None
     moved: Mapping[str, Any] | None = None
+    source: Mapping[str, Any] | None = None
 
     @property
     def is_new_split(self) -> bool:
@@ -160,8 +162,7 @@ class Worker:
         self._faults: dict[str, list[dict[str, Any]]] = {}  # of clips whose rows are to come
 
     def close(self) -> None:
-        """Deliver what is left and end the child."""
-        self.flush()
+        """End the child; what was not flushed is lost."""
         self._child.close()
 
     def process(self, task: Task) -> None:
@@ -171,11 +172,14 @@ class Worker:
         try:
             job = self._job(task)
         except DataError as error:
-            identity, key = _names_of(task.row)
-            if task.retires.get("videos"):
-                identity = task.retires["videos"][0]
-            self._video_failed("acquire", task, identity, key, error, 1)
-            stats = Stats(failed=1)
+            if task.source is not None:
+                stats = self._from_media(task, task.source, error)
+            else:
+                identity, key = _names_of(task.row)
+                if task.retires.get("videos"):
+                    identity = task.retires["videos"][0]
+                self._video_failed("acquire", task, identity, key, error, 1)
+                stats = Stats(failed=1)
         else:
             if job.video_id in self.context.outdated:
                 old = tuple(self.context.unfinished[job.video_id])
@@ -252,6 +256,37 @@ class Worker:
         self._report.finished.append(video["video_id"])
         return Stats()
 
+    def _from_media(self, task: Task, source: Mapping[str, Any], error: DataError) -> Stats:
+        """Score clips again from their own media, where they have one: their source is gone."""
+        stats = Stats()
+        left = []
+        for clip in task.clips or ():
+            if clip["media"] is None:
+                left.append(clip)
+                continue
+            job = VideoJob(
+                video_id=source["video_id"],
+                source_key=source["source_key"],
+                content_id=source["content_id"],
+                row=task.row,
+                path=self.context.out / clip["media"],
+                clips=(clip,),
+                source=source,
+            )
+            stats.add(self._attempts(replace(task, clips=(clip,)), job))
+        if left:
+            lost = AcquireError(
+                f"{error}; put it back to score its {len(left)} clips again (`media: clips` keeps "
+                "what that needs)",
+                transient=error.is_transient,
+            )
+            task = replace(task, clips=tuple(left))
+            self._video_failed("acquire", task, source["video_id"], source["source_key"], lost, 1)
+            stats.failed = 1
+        else:
+            self._finish(task, source["video_id"], None)
+        return stats
+
     def _attempts(self, task: Task, job: VideoJob) -> Stats:
         attempts = self.context.plan.limits.attempts
         stats = Stats()
@@ -295,7 +330,8 @@ class Worker:
                 if message.row is not None:
                     self._rows["videos"].append(message.row)
                 stats.decoded, stats.cpu, stats.steps = message.seconds, message.cpu, message.steps
-                self._finish(task, job.video_id, job.path)
+                if job.source is None:  # else its other clips are still to come
+                    self._finish(task, job.video_id, job.path)
             if self.stop.is_set():
                 self._child.close()
                 break

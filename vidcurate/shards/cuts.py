@@ -21,7 +21,7 @@ from typing import Any
 
 from vidcurate.errors import (
     DataError,
-    RunDirectoryError,
+    StorageError,
     WorkerCrashError,
     WorkerMemoryError,
     WorkerTimeoutError,
@@ -80,7 +80,7 @@ def cut_job(task: SourceTask) -> Iterator[tuple[str, DataError | None]]:
         file cannot be used.
 
     Raises:
-        RunDirectoryError: the disk is full.
+        StorageError: the disk is full.
     """
     try:
         info = probe(task.path, max_pixels=task.max_pixels, max_duration=task.max_duration)
@@ -89,7 +89,7 @@ def cut_job(task: SourceTask) -> Iterator[tuple[str, DataError | None]]:
         return
     for clip in task.clips:
         if shutil.disk_usage(task.folder).free < _RESERVE:
-            raise RunDirectoryError(
+            raise StorageError(
                 f"{task.folder}: less than {_RESERVE >> 20} MiB free; free space and run again: "
                 "what is cut is kept"
             )
@@ -129,7 +129,7 @@ def cut_all(
         what went wrong, by clip id.
 
     Raises:
-        RunDirectoryError: the disk is full.
+        StorageError: the disk is full.
     """
     waiting: queue.SimpleQueue[SourceTask] = queue.SimpleQueue()
     for task in tasks:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from vidcurate import errors
 from vidcurate.clip import INDEX_SCHEMA, SCHEMA_VERSION
-from vidcurate.errors import CutError, DataError, RunDirectoryError
+from vidcurate.errors import CutError, DataError, RunDirectoryError, StorageError
 from vidcurate.media.cut import Cut
 from vidcurate.media.encode import check_preset
 from vidcurate.media.video import Box
@@ -97,7 +97,8 @@ def pack_selection(
 
     Raises:
         UserError: the encode section asks for a preset that does not exist.
-        RunDirectoryError: the folder cannot be written (full disk) or its index is damaged.
+        RunDirectoryError: its index is damaged.
+        StorageError: the folder cannot be written (a full disk).
     """
     if pack.encode != "copy":
         check_preset(pack.encode)
@@ -113,7 +114,7 @@ def pack_selection(
             return _report(folder, done)
         return _Packer(rows, pack, folder, plan, workers, limits, progress).run()
     except OSError as error:
-        raise RunDirectoryError(
+        raise StorageError(
             f"{folder} cannot be written ({error.strerror or error}); free space or mend the "
             "permissions and run again: what is cut is kept"
         ) from error
