@@ -83,7 +83,7 @@ def test_what_results_do_not_depend_on(harmless):
             {"sharpness"},
         ),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_what_results_depend_on(change, what):
     assert changed(**change) == what
