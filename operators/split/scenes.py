@@ -29,8 +29,9 @@ class Scenes(Splitter):
     detector: "content" compares hue, saturation and value of each frame with the one before;
         "adaptive" compares that score with its neighbours', for footage with much motion;
         "threshold" finds fades to black and back. The classes are PySceneDetect's
-        (https://scenedetect.com), fed with pictures of short side 144, sampled and not averaged:
-        near the 256 columns, shrunk in the same way, that its own published thresholds belong to.
+        (https://scenedetect.com). Its thresholds belong to frames that are sampled, not averaged,
+        down to 256 columns. A score is a mean over the samples, so the fewer of pictures of short
+        side 72 give the same, for half the time.
     threshold: 27 for content (0..255), 3 for adaptive (ratio), 12 for threshold (mean luma,
         0..255).
     min_scene: cuts nearer to each other, or to the start, are merged as PySceneDetect does; it is
@@ -52,9 +53,9 @@ class Scenes(Splitter):
     min_length: Duration = 1.0
 
     def request(self) -> Frames:
-        """Every frame at short side 144, quick: gray for fades, else RGB."""
+        """Every frame at short side 72, quick: gray for fades, else RGB."""
         color: Literal["gray", "rgb"] = "gray" if self.method == "threshold" else "rgb"
-        return Frames(every=1, short_side=144, color=color, quick=True)
+        return Frames(every=1, short_side=72, color=color, quick=True)
 
     def detector(self, video: VideoInfo) -> CutDetector:
         """A detector for one interval; its lateness follows from the video's nominal rate."""
