@@ -64,7 +64,9 @@ class Frames:
 
     def describe(self) -> dict[str, Any]:
         """The request as plain values: for fingerprints, `plan` and `ops show`."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        return {
+            k: v for k, v in dataclasses.asdict(self).items() if v is not None and v is not False
+        }
 
 
 @dataclass(frozen=True)

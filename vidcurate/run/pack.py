@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def pack(
 
     Raises:
         RunDirectoryError: there is no such selection, or the shards cannot be written.
+        AcquireError: none of the sources can be had; what was packed before stays.
     """
     assert recipe.pack is not None
     if not (lease.out / "selections" / selection / "selection.yaml").is_file():
@@ -60,7 +61,8 @@ def pack(
         schema = _schema(run)
         before = _faults_before(run)
     if lost and not rows:
-        raise RunDirectoryError(
+        _record(lease, selection, lost, before)
+        raise AcquireError(
             f"{selection}: none of the {len(lost)} selected clips can be packed, as their sources "
             f"cannot be had ({lost[0].error}); shards that were packed before are left as they are"
         )
@@ -73,7 +75,7 @@ def pack(
         progress=progress,
     )
     report = replace(report, failures=(*lost, *report.failures))
-    _record(lease, selection, report, before)
+    _record(lease, selection, report.failures, before)
     return report
 
 
@@ -161,7 +163,9 @@ def _faults_before(run: Run) -> dict[str, str]:
     return {r["id"]: json.loads(r["payload"])["selection"] for r in rows}
 
 
-def _record(lease: Lease, selection: str, report: PackReport, before: Mapping[str, str]) -> None:
+def _record(
+    lease: Lease, selection: str, failures: Sequence[PackFailure], before: Mapping[str, str]
+) -> None:
     """Replace what the quarantine says of this selection's pack."""
     rows = [
         quarantine_row(
@@ -175,7 +179,7 @@ def _record(lease: Lease, selection: str, report: PackReport, before: Mapping[st
             operator=selection,
             payload={"selection": selection},
         )
-        for failure in report.failures
+        for failure in failures
     ]
     old = [i for i, name in before.items() if name == selection]
     if not rows and not old:

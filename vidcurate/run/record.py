@@ -58,7 +58,7 @@ def read_record(out: str | Path) -> RunRecord | None:
                 f"{SCHEMA_VERSION}); upgrade vidcurate"
             )
         return RunRecord(**{f.name: data[f.name] for f in fields(RunRecord)})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(
