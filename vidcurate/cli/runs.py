@@ -264,10 +264,18 @@ def sql(
     json: Json = False,
 ) -> None:
     """Query a run's tables with DuckDB's SQL; nothing else can be read or written."""
+    import signal
+
     from vidcurate.run import tables
 
-    with tables.open(out) as opened:
-        rows = opened.sql(query)
+    # Nothing is written, so Ctrl-C may end it at once: DuckDB 2.0 can hang for ever when Python's
+    # own handler interrupts a query.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with tables.open(out) as opened:
+            rows = opened.sql(query)
+    finally:
+        signal.signal(signal.SIGINT, before)
     if json:
         print_json(rows.to_pylist())
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,14 @@ from vidcurate.run import tables
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import KEYS, local_directory
 from vidcurate.run.record import RunRecord, read_record
-from vidcurate.run.score import Retry, ScoreResult, available_cores, cache_folder, score
+from vidcurate.run.score import (
+    Retry,
+    ScoreResult,
+    available_cores,
+    cache_folder,
+    score,
+    stopping,
+)
 from vidcurate.run.worker import Stats
 from vidcurate.select import SelectReport, select
 from vidcurate.shards.pack import PackReport
@@ -139,7 +147,7 @@ def run_select(work: Session) -> dict[str, SelectReport]:
     """All selections of the recipe; report by name."""
     began = time.monotonic()
     reports: dict[str, SelectReport] = {}
-    with tables.open(work.out) as run:
+    with _patient(), tables.open(work.out) as run:
         for name in work.recipe.select:
             reports[name] = select(run, work.recipe, work.record.fingerprints, name)
     work.record.passes["select"] = {
@@ -208,8 +216,21 @@ def run_report(work: Session) -> Path:
     if work.record.state == "running":  # the report is the last thing, and shows the state
         work.record.state = "done"
         work.save()
-    with tables.open(work.out) as run:
+    with _patient(), tables.open(work.out) as run:
         return build_report(run, work.recipe)
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """While the block queries, a first Ctrl-C waits for its end.
+
+    DuckDB 2.0 can hang for ever when Python's own handler interrupts a query.
+    """
+    stop = threading.Event()
+    with stopping(stop):
+        yield
+    if stop.is_set():
+        raise KeyboardInterrupt
 
 
 def _plain(report: SelectReport) -> dict[str, Any]:
