@@ -2,10 +2,10 @@
 
     python tools/benchmark.py [--quick] [--json FILE] [--readme README.md]
 
-All figures are ratios within one run: A and B take turns (A B A B A), B is compared with the mean
-of its two neighbours, and the median of the turns counts, with their lowest and highest. CPU time
-of one process, one decoder thread on both sides; OpenCV has one thread as well. A busy machine
-costs precision, not fairness. Prints a Markdown table; exits 1 when a limit is missed.
+All figures are ratios within one run: A and B take turns about every second of video (A B A B),
+and the median of several such runs counts, with the lowest and highest. CPU time of one process,
+one decoder thread on both sides; OpenCV has one thread as well. What else the machine does slows
+both alike. Prints a Markdown table; exits 1 when a limit is missed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import av
@@ -41,13 +42,14 @@ _NEAR = 3  # frames: the fast profile skips up to 3 in a row, so a cut may be se
 class Effort:
     """How much is measured. `large` and `small`: size and seconds of the real footage.
 
-    pairs: turns of B. scenes: of the made video with known cuts. clips: seconds of the clips that
-    are cut out. long: seconds of the video without cuts; 0 leaves that row out.
+    pairs: how often each is measured. scenes: of the made video with known cuts. clips: from
+    when to when those that are cut out last. long: seconds of the video without cuts; 0 leaves
+    that row out.
     """
 
-    small: tuple[Size, float] = ((1280, 720), 32)
-    large: tuple[Size, float] = ((1920, 1080), 24)
-    pairs: int = 7
+    small: tuple[Size, float] = ((1280, 720), 48)
+    large: tuple[Size, float] = ((1920, 1080), 40)
+    pairs: int = 5
     scenes: int = 40
     scene_size: Size = (640, 360)
     clips: tuple[work.Span, ...] = ((2.2, 8.2), (12.6, 16.6))
@@ -55,7 +57,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(((1280, 720), 10), ((1920, 1080), 6), 2, 10, clips=((2.2, 5.2),), long=0)
+QUICK = Effort(((1280, 720), 20), ((1920, 1080), 16), 2, 10, clips=((2.2, 5.2),), long=0)
 
 
 @dataclass(frozen=True)
@@ -77,29 +79,29 @@ class Row:
 
 
 def compare(
-    name: str,
-    a: Callable[[], object],
-    b: Callable[[], object],
-    pairs: int,
-    *,
-    unit: str,
-    limit: float | None = None,
+    name: str, a: work.Task, b: work.Task, pairs: int, *, unit: str, limit: float | None = None
 ) -> Row:
-    """CPU time of b over that of a, taken in turns."""
-    a(), b()  # imports and the file's way into memory are not counted
-    found = ratios([_cpu(task) for task in [*[a, b] * pairs, a]])
-    return Row(name, statistics.median(found), unit, min(found), max(found), limit)
+    """CPU time of b over that of a."""
+    turns(a, b)  # imports and the file's way into memory are not counted
+    pairs_taken = [turns(a, b) for _ in range(pairs)]
+    ratios = [of_b / of_a for of_a, of_b in pairs_taken]
+    return Row(name, statistics.median(ratios), unit, min(ratios), max(ratios), limit)
 
 
-def ratios(times: Sequence[float]) -> list[float]:
-    """Of times a b a b a: each b over the mean of its neighbours."""
-    return [2 * times[i] / (times[i - 1] + times[i + 1]) for i in range(1, len(times), 2)]
+def turns(a: work.Task, b: work.Task) -> tuple[float, float]:
+    """Do both once, by turns from pause to pause; the CPU seconds of each."""
+    of_a, of_b = zip(*zip_longest(_timed(a()), _timed(b()), fillvalue=0.0), strict=True)
+    return sum(of_a), sum(of_b)
 
 
-def _cpu(task: Callable[[], object]) -> float:
-    began = time.process_time()
-    task()
-    return time.process_time() - began
+def _timed(task: Iterator[object]) -> Iterator[float]:
+    """The CPU seconds of each part of a task."""
+    end = object()
+    paused: object = None
+    while paused is not end:
+        began = time.process_time()
+        paused = next(task, end)
+        yield time.process_time() - began
 
 
 # --------------------------------------------------------------------------- rows
@@ -165,15 +167,16 @@ def _fast(effort: Effort, folder: Path, small: Path) -> Iterator[Row]:
 
 
 def _pack(effort: Effort, path: Path) -> Iterator[Row]:
+    frames = sum(end - start for start, end in effort.clips) * float(work.info_of(path).fps)
     with tempfile.TemporaryDirectory() as temporary:
         cut = (path, effort.clips, Path(temporary))
         for name, how in (("copied and verified", work.copy_clips), ("encoded", work.encode_clips)):
             yield compare(
                 f"clips of {effort.small[0][1]}p {name}",
-                partial(work.decode_spans, path, effort.clips),
+                partial(work.bare_decode, path, frames),
                 partial(how, *cut),
                 max(1, effort.pairs // 2),
-                unit="x decoding them",
+                unit="x decoding as many frames",
             )
 
 
@@ -264,7 +267,7 @@ def main() -> int:
     (source, *_) = fetch_footage.fetch()
     found: list[Row] = []
     for row in rows(QUICK if chosen.quick else FULL, source, fetch_footage.FOLDER / "benchmark"):
-        print(f"{row.value:8.2f} {row.unit:15} {row.name}", file=sys.stderr, flush=True)
+        print(f"{row.value:8.2f} {row.unit:26} {row.name}", file=sys.stderr, flush=True)
         found.append(row)
     return publish(found, facts, quick=chosen.quick, figures=chosen.json, readme=chosen.readme)
 

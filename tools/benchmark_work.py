@@ -8,10 +8,11 @@ scores one video in this process and prints {"peak_bytes", "seconds", "clips"} a
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,9 +37,12 @@ from vidcurate.run.score_video import score_video
 Span = tuple[float, float]
 """Start and end of a clip in seconds, half-open."""
 Profile = Literal["exact", "fast"]
+Task = Callable[[], Iterator[object]]
+"""Work that pauses now and then, about every second of video."""
 
 SCORERS = ("motion", "brightness", "static", "eight_frames")
 MAX_LENGTH = "8s"
+_PAUSE = 32  # frames, as the score pass pauses
 _EIGHT = '''
 from vidcurate import Frames, column, scorer
 
@@ -85,27 +89,28 @@ def _step(name: str, kind: Kind, **parameters: Any) -> Step:
     return Step(name, registry.get(name, kind).model_validate(parameters))
 
 
-def score(path: Path, work: ScorePlan) -> list[dict[str, Any]]:
-    """The score pass over one video, as a worker runs it; the rows of its clips."""
+def score(path: Path, work: ScorePlan) -> Iterator[dict[str, Any] | None]:
+    """The score pass over one video, as a worker runs it: rows of clips, None for a pause."""
     job = VideoJob("video", "key", "content", VideoRow(location=str(path)), path)
-    rows = []
     for message in score_video((repr(work), work, job)):
-        if isinstance(message, Scored):
-            rows.append(message.row)
-        else:
-            assert message is None or isinstance(message, VideoDone), message
-    return rows
+        assert message is None or isinstance(message, Scored | VideoDone), message
+        yield message.row if isinstance(message, Scored) else None
+
+
+def clips_of(path: Path, work: ScorePlan) -> list[dict[str, Any]]:
+    """The rows of all clips that the pass makes of a video."""
+    return [row for row in score(path, work) if row is not None]
 
 
 def spans(path: Path) -> list[Span]:
     """The clips that the pass finds in a video."""
-    return [(row["start"], row["end"]) for row in score(path, plan(()))]
+    return [(row["start"], row["end"]) for row in clips_of(path, plan(()))]
 
 
 def found_cuts(path: Path, profile: Profile) -> list[int]:
     """The frames at which scenes but the first begin, by that profile."""
     info = info_of(path)
-    rows = score(path, plan((), profile=profile, every_cut=True))
+    rows = clips_of(path, plan((), profile=profile, every_cut=True))
     return [round(row["start"] * info.fps) for row in rows][1:]
 
 
@@ -131,31 +136,36 @@ def decode(path: Path) -> Iterator[VideoFrame]:
         yield from container.decode(video=0)
 
 
-def bare_decode(path: Path) -> None:
-    """Decode the video and do nothing with it."""
-    for _ in decode(path):
-        pass
+def bare_decode(path: Path, frames: float = math.inf) -> Iterator[None]:
+    """Decode the video's first frames, or all, and do nothing with them."""
+    for number, _ in enumerate(decode(path)):
+        if number >= frames:
+            return
+        if number % _PAUSE == 0:
+            yield
 
 
-def separate_tools(path: Path, clips: Sequence[Span]) -> None:
+def separate_tools(path: Path, clips: Sequence[Span]) -> Iterator[None]:
     """The work of the pass as five programs would do it, each with its own decode.
 
     PySceneDetect's detector on small frames, then motion, brightness and static on 2 frames a
     second and 8 frames of each clip. All of them scale with one reused swscale context, only the
     frames that they want, and never seek. The scorers are ours: the same algorithms.
     """
-    _detect_cuts(path)
+    yield from _detect_cuts(path)
     for name in ("motion", "brightness", "static"):
         scorer = registry.get(name, "scorer")()
         assert isinstance(scorer, Scorer)
         wanted = [_grid(clip, fps=2) for clip in clips]
         for pixels, times in _pictures(path, clips, wanted, 256, "gray"):
             scorer.score(make_clip(pixels, times=times))
+            yield
     for pixels, _ in _pictures(path, clips, [_spread(clip, 8) for clip in clips], 224, "rgb24"):
         float(pixels[:, 0, 0, 0].mean())
+        yield
 
 
-def _detect_cuts(path: Path) -> None:
+def _detect_cuts(path: Path) -> Iterator[None]:
     from scenedetect import ContentDetector, FrameTimecode
 
     detector, scale = ContentDetector(), VideoReformatter()
@@ -166,6 +176,8 @@ def _detect_cuts(path: Path) -> None:
         width, height = _small(frame, 144)
         small = scale.reformat(frame, width, height, "bgr24", interpolation="FAST_BILINEAR")
         detector.process_frame(FrameTimecode(number, fps=clock), small.to_ndarray())
+        if number % _PAUSE == 0:
+            yield
 
 
 def _grid(clip: Span, fps: int) -> list[float]:
@@ -212,16 +224,7 @@ def _pictures(
 # --------------------------------------------------------------------------- pack
 
 
-def decode_spans(path: Path, clips: Sequence[Span]) -> None:
-    """Decode as many frames as the clips have, from the beginning."""
-    left = sum(_pts(info_of(path), *clip)[2] for clip in clips)
-    for _ in decode(path):
-        left -= 1
-        if left <= 0:
-            return
-
-
-def copy_clips(path: Path, clips: Sequence[Span], folder: Path) -> None:
+def copy_clips(path: Path, clips: Sequence[Span], folder: Path) -> Iterator[None]:
     """Cut the clips by copying packets, each verified by decoding.
 
     Raises:
@@ -232,14 +235,16 @@ def copy_clips(path: Path, clips: Sequence[Span], folder: Path) -> None:
         low, high, count = _pts(info, start, end)
         cut = cut_clip(info, low, high, count, folder / "copied.mp4", audio=False)
         assert cut.copied, cut.note
+        yield
 
 
-def encode_clips(path: Path, clips: Sequence[Span], folder: Path) -> None:
+def encode_clips(path: Path, clips: Sequence[Span], folder: Path) -> Iterator[None]:
     """Cut the same clips by encoding them, with the defaults of `pack: {encode: {}}`."""
     info = info_of(path)
     for start, end in clips:
         low, high, _ = _pts(info, start, end)
         encode_clip(info, low, high, folder / "encoded.mp4", how=Encode())
+        yield
 
 
 def _pts(info: VideoInfo, start: float, end: float) -> tuple[int, int, int]:
@@ -264,7 +269,7 @@ def peak_bytes() -> int:
 def main() -> None:
     """Score the video that is named and print what it took."""
     began = time.monotonic()
-    clips = score(Path(sys.argv[1]), plan(SCORERS))
+    clips = clips_of(Path(sys.argv[1]), plan(SCORERS))
     taken = time.monotonic() - began
     print(json.dumps({"peak_bytes": peak_bytes(), "seconds": taken, "clips": len(clips)}))
 
