@@ -160,7 +160,10 @@ class _Cluster:
                 )
             except (ConnectionError, ValueError, RuntimeError) as error:
                 where = self._address or "on this machine"
-                raise UserError(f"Ray cannot be reached at {where}: {error}") from error
+                raise UserError(
+                    f"Ray cannot be reached at {where}: {error}; see `ray status` there, and give "
+                    "its token where the cluster asks for one (RAY_AUTH_TOKEN, ~/.ray/auth_token)"
+                ) from error
             self._started = True
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
