@@ -38,7 +38,8 @@ def run_ray(
     """Score the tasks on a Ray cluster; as `run_inline`.
 
     Args:
-        address: of a cluster to join ("auto" finds one); None starts one on this machine.
+        address: of a cluster to join ("auto" finds one); None is the one of the environment's
+            RAY_ADDRESS, and starts one on this machine where that is unset.
 
     Raises:
         UserError: the cluster cannot be reached, or its workers keep dying.
@@ -153,7 +154,9 @@ class _Cluster:
         if not ray.is_initialized():
             try:
                 ray.init(
-                    address=self._address,
+                    # Not None: Ray would then join any cluster that this machine remembers from
+                    # an earlier `ray start`, dead ones too.
+                    address=self._address or os.environ.get("RAY_ADDRESS") or "local",
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
