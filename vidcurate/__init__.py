@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vidcurate.operator.base import Editor as Editor
     from vidcurate.operator.base import Grouper as Grouper
     from vidcurate.operator.base import Operator as Operator
+    from vidcurate.operator.base import Range as Range
     from vidcurate.operator.base import Resources as Resources
     from vidcurate.operator.base import RowFault as RowFault
     from vidcurate.operator.base import Scorer as Scorer
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     from vidcurate.operator.columns import Column as Column
     from vidcurate.operator.columns import column as column
     from vidcurate.operator.decorator import scorer as scorer
+    from vidcurate.operator.metadata import MetadataRow as MetadataRow
+    from vidcurate.operator.metadata import header as header
+    from vidcurate.operator.metadata import metadata_files as metadata_files
+    from vidcurate.operator.metadata import parquet_file as parquet_file
+    from vidcurate.operator.metadata import parse_time as parse_time
+    from vidcurate.operator.metadata import read_rows as read_rows
     from vidcurate.run.tables import Run as Run
     from vidcurate.run.tables import open as open
     from vidcurate.units import Duration as Duration
@@ -68,6 +75,7 @@ _HOME = {
         "Editor",
         "Grouper",
         "Operator",
+        "Range",
         "Resources",
         "RowFault",
         "Scorer",
@@ -77,6 +85,14 @@ _HOME = {
     ],
     "operator.columns": ["Column", "column"],
     "operator.decorator": ["scorer"],
+    "operator.metadata": [
+        "MetadataRow",
+        "header",
+        "metadata_files",
+        "parquet_file",
+        "parse_time",
+        "read_rows",
+    ],
     "run.tables": ["Run", "open"],
     "units": ["Duration", "Share", "Size"],
 }
@@ -96,9 +112,11 @@ __all__ = [
     "FrameBatch",
     "Frames",
     "Grouper",
+    "MetadataRow",
     "MotionVectors",
     "Operator",
     "OperatorError",
+    "Range",
     "RecipeError",
     "Resources",
     "RowFault",
@@ -115,7 +133,12 @@ __all__ = [
     "VideoRow",
     "__version__",
     "column",
+    "header",
+    "metadata_files",
     "open",
+    "parquet_file",
+    "parse_time",
+    "read_rows",
     "scorer",
     "url_key",
 ]

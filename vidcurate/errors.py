@@ -83,6 +83,34 @@ class AcquireError(DataError):
     """The bytes of a video could not be had: missing file, refused or failed download."""
 
 
+class VideoGoneError(AcquireError):
+    """The host no longer has the video: not found, removed, its account closed."""
+
+
+class VideoPrivateError(AcquireError):
+    """The host shows the video to some people only: private, members, a login, an age check."""
+
+
+class VideoRegionError(AcquireError):
+    """The host does not show the video from here: region or legal reasons."""
+
+
+class OptOutError(AcquireError):
+    """The host asks not to use the video for this (`X-Robots-Tag`)."""
+
+
+class ThrottledError(AcquireError):
+    """The host answers too many requests, also with a 403 or a check for robots."""
+
+    transient: ClassVar[bool] = True
+
+
+class TransferError(AcquireError):
+    """A download that broke off, stalled or met a fault of the server."""
+
+    transient: ClassVar[bool] = True
+
+
 class RefusedMediaError(DataError):
     """A file that is not opened on purpose: not a video, a playlist, beyond a limit."""
 

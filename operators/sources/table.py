@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
-import math
 import os
 import re
 from collections import OrderedDict
@@ -13,12 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TextIO
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vidcurate import ClipRow, RowFault, Source, UserError, VideoRow
+from vidcurate import (
+    ClipRow,
+    RowFault,
+    Source,
+    UserError,
+    VideoRow,
+    header,
+    parquet_file,
+    parse_time,
+    read_rows,
+)
 
 _FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _VIDEO_COLUMNS = ("path", "file", "url", "video")
@@ -31,12 +38,10 @@ _TYPES = {
 }
 _SAMPLE = 10_000  # rows from which the types of CSV and JSONL columns are told
 _LOOK_AHEAD = 1_000  # videos that wait for more rows
-_CELL = 2**27  # characters: published cells are far longer than csv's own limit
 
 # No leading zeros: 007 is a name.
 _INT = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _FLOAT = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d*)?(?:[eE][-+]?\d+)?")
-_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 
 Row = Mapping[str, Any]
 TypeName = Literal["string", "int64", "float64", "bool"]
@@ -92,19 +97,19 @@ class Table(Source):
         """
         file, columns = self._file(), self._columns()
         waiting: OrderedDict[str, _Video] = OrderedDict()
-        for line, row in _rows(file):
-            where = f"{file}:{line}"
-            if isinstance(row, str):
-                yield RowFault(where, row)
+        for found in read_rows(file, "table"):
+            if isinstance(found, RowFault):
+                yield found
                 continue
+            row = found.values
             try:
                 location = self._location(row.get(columns.video))
                 clip = _clip(row, columns)
                 if location not in waiting:
                     waiting[location] = _Video(_text(row, columns.dataset_id), _rights(row))
-                waiting[location].add(clip, line)
+                waiting[location].add(clip, int(found.where.rpartition(":")[2]))
             except ValueError as error:
-                yield RowFault(where, str(error), _plain(row))
+                yield found.fault(str(error))
                 continue
             if len(waiting) > _LOOK_AHEAD:
                 yield self._video(*waiting.popitem(last=False))
@@ -227,22 +232,11 @@ def _clip(row: Row, columns: _Columns) -> ClipRow:
 
 
 def _time(row: Row, column: str | None) -> float | None:
-    """Seconds; None where the row has none (a NaN is how pandas writes that)."""
-    value = row.get(column) if column else None
-    if isinstance(value, str):
-        text = value.strip()
-        if not text:
-            return None
-        clock = _CLOCK.fullmatch(text)
-        if clock:
-            return round(int(clock[1] or 0) * 3600 + int(clock[2]) * 60 + float(clock[3]), 6)
-        if _FLOAT.fullmatch(text):
-            value = float(text)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
-    raise ValueError(f"{column}: {value!r} is not a time; write seconds or HH:MM:SS.mmm")
+    """Seconds; None where the row has none."""
+    try:
+        return parse_time(row.get(column) if column else None)
+    except ValueError as error:
+        raise ValueError(f"{column}: {error}") from error
 
 
 def _text(row: Row, column: str | None) -> str | None:
@@ -286,11 +280,12 @@ def _fits(value: Any, kind: pa.DataType, is_text: bool) -> bool:
 def _types(file: Path, given: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
     """Column -> type, in the order of the file."""
     if file.suffix.lower() == ".parquet":
-        schema = _parquet(file).schema_arrow
+        schema = parquet_file(file, "table").schema_arrow
         return dict(zip(schema.names, schema.types, strict=True))
     is_text = file.suffix.lower() in (".csv", ".tsv")
-    names = dict.fromkeys(_header(file)) if is_text else {}
-    rows = [row for _, row in islice(_rows(file), _SAMPLE) if not isinstance(row, str)]
+    names = dict.fromkeys(header(file, "table")) if is_text else {}
+    found = islice(read_rows(file, "table"), _SAMPLE)
+    rows = [row.values for row in found if not isinstance(row, RowFault)]
     for row in rows:
         names.update(dict.fromkeys(row))
     return {name: given.get(name) or _kind(rows, name, is_text) for name in names if name}
@@ -303,113 +298,3 @@ def _kind(rows: Sequence[Row], name: str, is_text: bool) -> pa.DataType:
         if values and all(_fits(value, kind, is_text) for value in values):
             return kind
     return pa.string()
-
-
-def _rows(file: Path) -> Iterator[tuple[int, Row | str]]:
-    """(line, row) of the file, or (line, what is wrong with it)."""
-    suffix = file.suffix.lower()
-    if suffix == ".parquet":
-        return _parquet_rows(file)
-    return _csv_rows(file) if suffix in (".csv", ".tsv") else _json_rows(file)
-
-
-def _csv_text(file: Path) -> TextIO:
-    # surrogateescape: a byte that is no UTF-8 spoils its own row only.
-    return file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _csv_reader(lines: TextIO, file: Path) -> Any:
-    csv.field_size_limit(_CELL)
-    return csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-
-
-def _header(file: Path) -> list[str]:
-    with _csv_text(file) as lines:
-        header: list[str] = next(_csv_reader(lines, file), [])
-    if not _is_unicode("".join(header)):
-        raise UserError(
-            f"table: {file} is not UTF-8; convert it, for example with iconv -f LATIN1 -t UTF-8 "
-            "(UTF-16 for a table from a spreadsheet)"
-        )
-    if not any(header):
-        raise UserError(f"table: {file} is empty: its first line must name the columns")
-    twice = {name for name in header if name and header.count(name) > 1}
-    if twice:
-        raise UserError(f"table: {file} has two columns {sorted(twice)[0]!r}; rename one")
-    return header
-
-
-def _csv_rows(file: Path) -> Iterator[tuple[int, Row | str]]:
-    header = _header(file)
-    with _csv_text(file) as lines:
-        reader = _csv_reader(lines, file)
-        next(reader)
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield line, f"not readable as CSV: {error}"
-                continue
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                yield line, f"{len(cells)} cells where the header has {len(header)}"
-            elif not _is_unicode("".join(cells)):
-                yield line, "not valid UTF-8"
-            else:
-                yield line, dict(zip(header, cells, strict=True))
-
-
-def _json_rows(file: Path) -> Iterator[tuple[int, Row | str]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError:
-                yield number, "not valid UTF-8"
-            except (ValueError, RecursionError) as error:
-                yield number, f"not readable as JSON: {error}"
-            else:
-                if not isinstance(row, dict):
-                    yield number, "not a JSON object"
-                # Half of a surrogate pair can be written as \ud800.
-                elif b"\\ud" in line and not _is_unicode(json.dumps(row, ensure_ascii=False)):
-                    yield number, "holds half a character (a lone surrogate)"
-                else:
-                    yield number, row
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _parquet(file: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"table: {file} is not a Parquet file: {error}") from error
-
-
-def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | str]]:
-    """Rows count from 1."""
-    number = 0
-    with _parquet(file) as parquet:
-        for batch in parquet.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    """The row as JSON can hold it."""
-    simple = str | int | float | bool | None
-    return {name: v if isinstance(v, simple) else str(v) for name, v in row.items()}

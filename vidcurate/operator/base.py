@@ -63,20 +63,30 @@ class ClipRow:
     """A time interval that a dataset's metadata names inside a video, with its own columns.
 
     `start` and `end` are seconds counted from the first decodable frame; both None is the whole
-    video. `fields` holds the dataset's columns of this clip, `caption` its own caption.
+    video. `frames`, where the dataset counts frames: the numbers of the first frame and of the one
+    after the last, counted from `start` (or the video's first frame); `end` is None then.
+    `fields` holds the dataset's columns of this clip, `caption` its own caption, `dataset_id` the
+    dataset's own id of the clip where that is not the video's.
+    `sources` and `also` are the runner's: ids of the source steps that name the clip, and what
+    those after the first say of it (step id -> JSON of caption, dataset_id and fields).
     """
 
     start: float | None = None
     end: float | None = None
     caption: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    frames: tuple[int, int] | None = None
+    dataset_id: str | None = None
+    sources: tuple[str, ...] = ()
+    also: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class VideoRow:
     """One video as a source names it.
 
-    location: a local path or an http(s) URL.
+    location: a local path, an http(s) URL (of a file or of a video's page), or a member of a local
+        tar as `/path/to.tar#member`.
     key: the source key that ids are made from (see `vidcurate.clip.source_key`); None lets the
         runner derive it from the location (`file:` keys need the bytes).
     relative: path below the source's input; part of a `file:` key, so that a moved folder keeps
@@ -85,6 +95,7 @@ class VideoRow:
     clips: what the metadata names; empty where it names no intervals.
     fields: the dataset's columns of the whole video. rights: license, terms, channel,
         retrieved_at, sha256 where known.
+    sources: the runner's: ids of the source steps that name the video.
     """
 
     location: str
@@ -94,6 +105,7 @@ class VideoRow:
     clips: tuple[ClipRow, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     rights: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,14 +120,37 @@ class RowFault:
     payload: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Range(BaseModel):
+    """Inclusive bounds of a number in `where`; None where unbounded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min: float | None = None
+    max: float | None = None
+
+
 class Source(Operator):
     """Turns a dataset's metadata, or a folder, into videos.
 
-    `input_field` names the parameter that `--input` replaces.
+    Class attributes: `input_field` names the parameter that `--input` replaces. `is_grouped`:
+    `videos` names each video once, with all its clips; False where a video's rows may stand
+    anywhere: the runner then brings them together (on disk, in the order of their first rows).
+
+    The runner applies the parameters of every source, before anything is downloaded:
+
+    where: column of the dataset -> the values that pass, or bounds (`{min: 0.43}`); a null does
+        not pass. Of the video or of its clips; a video of which no clip passes is left out.
+    exclude: what is never taken (removals, the test sets of benchmarks). Each is a text file with
+        one id, URL or vidcurate id of a video or clip a line (# begins a comment), or a source,
+        as `{msrvtt: {metadata: test.json}}`: all of its videos.
     """
 
     kind: ClassVar[Kind] = "source"
     input_field: ClassVar[str] = "path"
+    is_grouped: ClassVar[bool] = True
+
+    where: dict[str, tuple[bool | int | float | str, ...] | Range] = {}
+    exclude: tuple[str | dict[str, dict[str, Any]], ...] = ()
 
     def dataset_schema(self) -> pa.Schema:
         """Arrow fields of the dataset's own columns (of videos and clips); empty by default."""

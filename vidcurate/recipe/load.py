@@ -20,6 +20,7 @@ from vidcurate.recipe.checks import check_steps
 from vidcurate.recipe.explain import explain
 from vidcurate.recipe.model import (
     Acquire,
+    Budget,
     Commit,
     Limits,
     Pack,
@@ -64,6 +65,7 @@ class Plain(Section):
     select: dict[str, Selection] = {"default": Selection()}
     pack: Pack | None = None
     acquire: Acquire = Acquire()
+    budget: Budget = Budget()
     limits: Limits = Limits()
     commit: Commit = Commit()
     audit: Share = 0.0
@@ -323,7 +325,7 @@ class _Loader:
         """The keys besides the steps; a key without a value stands for its defaults."""
         given = {k: v for k, v in self.data.items() if k in Plain.model_fields}
         raw = {k: self.document.data[k] for k in given}
-        for key in ("select", "pack", "acquire", "limits", "commit"):
+        for key in ("select", "pack", "acquire", "budget", "limits", "commit"):
             if key in given and given[key] is None:
                 given[key] = raw[key] = {}
         if isinstance(given.get("select"), dict):

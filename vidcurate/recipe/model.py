@@ -23,19 +23,72 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Download(Section):
+    """How videos are downloaded. Proxies and cookies never come from the recipe's text: see below.
+
+    max_height: of video pages, the best format up to this many pixels; None takes the best.
+    videos_per_hour: at most this many from one host, over the whole cluster. None: 300 for video
+        pages (about what a large host bears from one address), no limit for direct files.
+    hosts: host -> videos_per_hour, for those that bear more or less.
+    parallel: downloads at a time on one machine; per_host: of these from one host.
+    tries: of one video before it goes to the quarantine as transient; between them the pause
+        doubles (a host's Retry-After goes before).
+    sections: fetch only the parts of a file that the dataset's intervals need, where the host
+        serves byte ranges; else whole files.
+    opt_out: "respect" refuses what the host marks noai, noimageai, noindex or noimageindex
+        (X-Robots-Tag).
+    cookies: a file in Netscape's format; VIDCURATE_COOKIES names one, too. proxies: True takes
+        HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY from the environment.
+    """
+
+    max_height: Annotated[int, Field(ge=16)] | None = None
+    videos_per_hour: Annotated[float, Field(gt=0)] | None = None
+    hosts: dict[str, Annotated[float, Field(gt=0)]] = {}
+    parallel: Annotated[int, Field(ge=1, le=256)] = 8
+    per_host: Annotated[int, Field(ge=1, le=64)] = 4
+    tries: Annotated[int, Field(ge=1, le=20)] = 4
+    sections: bool = False
+    opt_out: Literal["respect", "ignore"] = "respect"
+    cookies: str | None = None
+    proxies: bool = False
+
+
 class Acquire(Section):
     """How the bytes of videos are had.
 
+    mirror: places that are looked at first, in order: folders or object stores by fsspec, as
+        "s3://mine/panda/{video_id}.*". {video_id} is the dataset's own id (of a YouTube video its
+        YouTube id), any other name in braces a column of the dataset's video, `*` any ending.
+    download: what the mirror lacks is downloaded; false: it goes to the quarantine.
     allow_hosts: `host:port` of private addresses that may be downloaded from all the same.
-    timeout: for one download. max_size: of one file.
+    timeout: for one download. max_size: of one file. min_free: the run stops before a download
+        leaves less than this on the disk of the cache.
     keep_sources: downloaded files stay (always), go when the video is packed, or go when its
         clips are cut (never; needs `media: clips`).
     """
 
+    mirror: tuple[str, ...] = ()
+    download: Download | Literal[False] = Download()
     allow_hosts: tuple[str, ...] = ()
     timeout: Duration = 600.0
     max_size: Size = 20 * 1024**3
+    min_free: Size = 2 * 1024**3
     keep_sources: Literal["always", "until_packed", "never"] = "always"
+
+    @field_validator("mirror", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class Budget(Section):
+    """What a run may use up before it pauses (exit status 3); the same command goes on.
+
+    disk: bytes of the run directory and of the downloads that it keeps. time: of this call.
+    """
+
+    disk: Size | None = None
+    time: Duration | None = None
 
 
 class Limits(Section):
@@ -204,6 +257,7 @@ class Recipe:
     select: Mapping[str, Selection] = field(default_factory=lambda: {"default": Selection()})
     pack: Pack | None = None
     acquire: Acquire = Acquire()
+    budget: Budget = Budget()
     limits: Limits = Limits()
     commit: Commit = Commit()
     audit: float = 0.0

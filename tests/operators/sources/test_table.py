@@ -149,7 +149,7 @@ def test_a_parquet_nan_is_no_time(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ("a.mp4,soon,2", "start: 'soon' is not a time; write seconds or HH:MM:SS.mmm"),
-        ("a.mp4,-1,2", "start: -1.0 is not a time; write seconds or HH:MM:SS.mmm"),
+        ("a.mp4,-1,2", "start: '-1' is not a time; write seconds or HH:MM:SS.mmm"),
         ("a.mp4,3,2", "start (3 s) is not before end (2 s)"),
         ("a.mp4,2,2", "start (2 s) is not before end (2 s)"),
         (" ,1,2", "no path or URL of a video in this row"),
