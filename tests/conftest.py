@@ -102,14 +102,14 @@ def score_one() -> Callable[..., Scoring]:
             video_id=path.name,
             source_key=f"file:{path.name}",
             content_id="",
-            row=VideoRow(str(path), clips=rows),
+            row=VideoRow(str(path), clips=rows, sources=("folder",)),
             path=path,
             skip=frozenset(skip),
             clips=None if again is None else tuple(copy.deepcopy(list(again))),
             media=media,
             source=source,
         )
-        plan = ScorePlan.of(recipe, {name: name for name in fields})
+        plan = ScorePlan.of(recipe, fields)
         messages = [m for m in score_video((uuid4().hex, plan, job)) if m is not None]
         assert isinstance(messages[-1], VideoDone)
         clips = [m.row for m in messages if isinstance(m, Scored)]

@@ -153,7 +153,7 @@ def test_a_users_file_is_part_of_its_steps(chain, change):
 
 
 def test_plans_travel_and_build_their_steps():
-    made = ScorePlan.of(from_raw(BASE), {"rank": "rank"})
+    made = ScorePlan.of(from_raw(BASE), ["rank"])
     again = pickle.loads(pickle.dumps(made))  # noqa: S301 (our own bytes)
     assert again == made
     step = again.score[1].build()

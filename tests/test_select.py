@@ -68,7 +68,7 @@ def recipe(motion=None, frames=None, report_only=False, gate=False, **selection)
         Step("frames", Frames(), frames or {}),
     )
     chosen = {"default": Selection(**selection)}
-    return Recipe("t", Step("nowhere", Nowhere()), "out", score=steps, select=chosen)
+    return Recipe("t", (Step("nowhere", Nowhere()),), "out", score=steps, select=chosen)
 
 
 def commit(out, rows, schema=None):

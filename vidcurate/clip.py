@@ -122,6 +122,11 @@ CLIP_FIELDS: list[pa.Field] = [
     pa.field("scored_from", pa.string(), nullable=False),  # source | media
     pa.field("media", pa.string(), metadata={"description": "path of the cut clip below OUT"}),
     pa.field("caption_source", pa.string(), metadata={"description": "the dataset's own caption"}),
+    pa.field(
+        "also",
+        pa.map_(pa.string(), pa.string()),
+        metadata={"description": "other source steps that name the clip -> what they say, JSON"},
+    ),
 ]
 
 RIGHTS = ("license", "terms", "channel", "retrieved_at", "sha256")
@@ -168,6 +173,10 @@ VIDEO_FIELDS: list[pa.Field] = [
             ("audio_rate", pa.int32()),
             ("audio_channels", pa.int32()),
             ("content_id", pa.string()),
+            # source step -> how many clips its metadata names (1 for the whole video)
+            ("expected", pa.map_(pa.string(), pa.int32())),
+            # start and end of each clip that the metadata names; an end of infinity is the video's
+            ("intervals", pa.list_(pa.float64())),
             ("scenes", pa.int32()),  # before the length limits
             ("scenes_too_short", pa.int32()),
             ("scenes_too_long", pa.int32()),
@@ -246,13 +255,26 @@ def source_column(name: str, reserved: Sequence[str]) -> str:
     return f"source_{name}" if name in reserved else name
 
 
-def source_fields(recipe: Recipe) -> dict[str, pa.Field]:
-    """The dataset's own columns of the source: its name -> field of the clip table."""
+def source_fields(recipe: Recipe) -> dict[str, dict[str, pa.Field]]:
+    """The datasets' own columns: source step -> the dataset's name -> field of the clip table.
+
+    Sources share a column of one name and type; of another type it is `<step>_<name>`.
+    """
+    from vidcurate.operator.base import Source
+
     reserved = {f.name for f in CLIP_FIELDS} | {c for s in recipe.score for c in s.columns}
-    return {
-        f.name: f.with_name(source_column(f.name, sorted(reserved))).with_nullable(True)
-        for f in recipe.source_operator.dataset_schema()
-    }
+    taken: dict[str, pa.DataType] = {}
+    found: dict[str, dict[str, pa.Field]] = {}
+    for step in recipe.sources:
+        fields = found.setdefault(step.id, {})
+        assert isinstance(step.operator, Source)
+        for field in step.operator.dataset_schema():
+            name = source_column(field.name, sorted(reserved))
+            if taken.get(name, field.type) != field.type:
+                name = f"{step.id}_{field.name}"
+            taken[name] = field.type
+            fields[field.name] = field.with_name(name).with_nullable(True)
+    return found
 
 
 def clip_schema(recipe: Recipe) -> pa.Schema:
@@ -260,13 +282,14 @@ def clip_schema(recipe: Recipe) -> pa.Schema:
     from vidcurate.operator.base import Scorer
     from vidcurate.operator.columns import column_name
 
+    own = {f.name: f for fields in source_fields(recipe).values() for f in fields.values()}
     scores = [
         spec.field(column_name(step.id, name))
         for step in recipe.score
         if isinstance(step.operator, Scorer)
         for name, spec in step.operator.columns.items()
     ]
-    return pa.schema([*CLIP_FIELDS, *source_fields(recipe).values(), *scores])
+    return pa.schema([*CLIP_FIELDS, *own.values(), *scores])
 
 
 VIDEO_SCHEMA = pa.schema(VIDEO_FIELDS)

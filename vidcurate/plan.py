@@ -68,12 +68,12 @@ class StepSpec:
 class ScorePlan:
     """All that a worker needs to score a video; plain values that pickle."""
 
-    source: str
     split: tuple[StepSpec, ...]
     edit: tuple[StepSpec, ...]
     score: tuple[StepSpec, ...]
     fingerprints: Mapping[str, str]
-    source_fields: Mapping[str, str]  # dataset's name -> column of the clip table
+    dataset_columns: tuple[str, ...]  # of the clip table: the datasets' own
+    cut_sources: frozenset[str]  # source steps whose files are clips already
     hdr: Literal["tonemap", "refuse"]
     profile: Literal["exact", "fast"]
     media: Literal["source", "clips", "none"]
@@ -82,15 +82,19 @@ class ScorePlan:
     user_operators: registry.UserOperators
 
     @classmethod
-    def of(cls, recipe: Recipe, source_fields: Mapping[str, str]) -> ScorePlan:
+    def of(cls, recipe: Recipe, dataset_columns: Sequence[str]) -> ScorePlan:
         """The plan of a recipe's score pass."""
         return cls(
-            source=recipe.source.id,
             split=tuple(StepSpec.of(s) for s in recipe.split),
             edit=tuple(StepSpec.of(s) for s in recipe.edit),
             score=tuple(StepSpec.of(s) for s in recipe.score),
             fingerprints=fingerprints(recipe),
-            source_fields=dict(source_fields),
+            dataset_columns=tuple(dataset_columns),
+            cut_sources=frozenset(
+                step.id
+                for step, operator in zip(recipe.sources, recipe.source_operators, strict=True)
+                if operator.is_cut
+            ),
             hdr=recipe.hdr,
             profile=recipe.profile,
             media=recipe.media,

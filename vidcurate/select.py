@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from vidcurate.clip import SCHEMA_VERSION, SELECTION_SCHEMA, clip_schema
+from vidcurate.clip import SCHEMA_VERSION, SELECTION_SCHEMA, clip_schema, source_fields
 from vidcurate.errors import QueryError
+from vidcurate.operator.base import Range
 from vidcurate.operator.columns import MAIN, Threshold, column_name
 from vidcurate.plan import fingerprints
 from vidcurate.recipe.model import Recipe, Selection, Step
@@ -121,7 +122,7 @@ def select(
         try:
             steps = _judges(recipe)
             types = _prepare(connection, recipe)
-            verdict = _verdict(work, steps, fingerprints, types)
+            verdict = _verdict(work, recipe, fingerprints, types)
             _decide(work, verdict)
             _split(work)
             _write(run, work)
@@ -149,7 +150,7 @@ def check(recipe: Recipe) -> None:
         types = _prepare(connection, recipe)
         for name, selection in recipe.select.items():
             work = _Selecting(connection, name, selection)
-            verdict = _verdict(work, _judges(recipe), fingerprints(recipe), types)
+            verdict = _verdict(work, recipe, fingerprints(recipe), types)
             if selection.where is not None:
                 condition = _percentiles(work, verdict, expression(selection.where))
                 _try(
@@ -185,10 +186,15 @@ def _prepare(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str,
 
 
 def _verdict(
-    work: _Selecting, steps: list[Step], fingerprints: Mapping[str, str], types: Mapping[str, str]
+    work: _Selecting, recipe: Recipe, fingerprints: Mapping[str, str], types: Mapping[str, str]
 ) -> str:
     """The SQL expression of a clip's code before `where`; fills the list of fates."""
-    cases = []
+    steps = _judges(recipe)
+    # A source's `where` that came to be after its clips: it never reads them again.
+    cases = [
+        f"WHEN source = {literal(source)} AND ({condition}) THEN {work.code(fate)}"
+        for source, condition, fate in _unwanted(recipe, types)
+    ]
     if work.selection.duplicates == "drop":
         code = work.code(_Fate("dropped", "duplicates", "same bytes as another video"))
         cases.append(f"WHEN clip_id IN (SELECT clip_id FROM _twins) THEN {code}")
@@ -208,6 +214,21 @@ def _verdict(
         code = work.code(_Fate("unjudged", step.id, "no current result"))
         cases.append(f"WHEN {stale} THEN {code}")
     return f"CASE {' '.join(cases)} ELSE {_KEPT} END"
+
+
+def _unwanted(recipe: Recipe, types: Mapping[str, str]) -> Iterator[tuple[str, str, _Fate]]:
+    """(source step, SQL condition, fate) of what the sources' `where` does not take."""
+    fields = source_fields(recipe)
+    for step, operator in zip(recipe.sources, recipe.source_operators, strict=True):
+        for name, wanted in operator.where.items():
+            limit = (
+                Threshold(wanted.min, wanted.max, on_null="drop")
+                if isinstance(wanted, Range)
+                else Threshold(allow=wanted, on_null="drop")
+            )
+            column = fields[step.id][name].name
+            for reason, condition in _violations(limit, column, types[column]):
+                yield step.id, condition, _Fate("dropped", step.id, f"{name} {reason}")
 
 
 def _violations(threshold: Threshold, column: str, kind: str) -> Iterator[tuple[str, str]]:

@@ -46,8 +46,8 @@ def test_a_whole_recipe(monkeypatch):
     monkeypatch.setenv("VIDEOS", "/videos")
     recipe = parse(WHOLE, path="whole.yaml")
     assert recipe.name == "whole"
-    assert recipe.source.id == "folder"
-    assert str(recipe.source_operator.path) == "/videos"
+    assert [s.id for s in recipe.sources] == ["folder"]
+    assert str(recipe.source_operators[0].path) == "/videos"
     assert [s.id for s in recipe.split] == ["timestamps", "scenes"]
     assert recipe.splitters[1].trim == 0.3
     assert recipe.splitters[1].max_length == 16.0
@@ -117,12 +117,12 @@ def test_raw_gives_the_same_recipe_and_holds_no_secrets(monkeypatch):
 def test_input_output_executor_and_address_replace_what_the_recipe_says(monkeypatch):
     monkeypatch.delenv("VIDEOS", raising=False)
     recipe = parse(WHOLE, input="/other", output="there", executor="inline")
-    assert str(recipe.source_operator.path) == "/other"
+    assert str(recipe.source_operators[0].path) == "/other"
     assert recipe.output == recipe.raw["output"] == "there"
     assert (recipe.executor, recipe.address) == ("inline", None)
     assert parse(WHOLE, input="/x").address == "ray://head:10001"
     named = "source: {name: folder, id: mine, path: x}\noutput: out"
-    assert str(parse(named, input="/y").source_operator.path) == "/y"
+    assert str(parse(named, input="/y").source_operators[0].path) == "/y"
     assert parse(named, address="auto").executor == "ray"
     assert parse(named, address="auto").address == "auto"
 
@@ -265,7 +265,7 @@ def test_the_preset_takes_a_folder(tmp_path, monkeypatch):
     videos = tmp_path / "Holiday"
     videos.mkdir()
     recipe = preset(videos)
-    assert str(recipe.source_operator.path) == str(videos)
+    assert str(recipe.source_operators[0].path) == str(videos)
     assert recipe.output == "Holiday-curated"
     assert recipe.pack is not None
     assert preset(videos, output="x", overrides=["audit=0"]).output == "x"

@@ -85,7 +85,7 @@ FINGERPRINTS = {"motion": "m1", "sharpness": "s1", "unsafe": "u1", "technical": 
 def recipe() -> Recipe:
     return Recipe(
         name="trial <b>&amp; run",
-        source=Step("files", Files()),
+        sources=(Step("files", Files()),),
         output="out",
         score=(
             Step("technical", technical()),

@@ -74,10 +74,14 @@ class _Counter(threading.Thread):
         """Count to the end, or until the run is over."""
         from vidcurate.errors import UserError
         from vidcurate.operator.base import VideoRow
+        from vidcurate.run.intake import Intake
 
         seen = 0
+        operators = self._recipe.source_operators
+        if len(operators) > 1 or not operators[0].is_grouped:
+            return  # how many videos there are is known when their rows are brought together
         try:
-            rows = (r for r in self._recipe.source_operator.videos() if isinstance(r, VideoRow))
+            rows = (r for r in Intake(self._recipe) if isinstance(r, VideoRow))
             for _ in islice(rows, self._limit):
                 seen += 1
                 if self._stopped.is_set():

@@ -75,7 +75,8 @@ def schema(operators: OperatorFiles = []) -> None:  # noqa: B006
 
 
 def _steps(recipe: Recipe) -> Iterator[tuple[str, Step]]:
-    yield "source", recipe.source
+    for step in recipe.sources:
+        yield "source", step
     for name in ("split", "edit", "score", "group", "annotate"):
         for step in getattr(recipe, name):
             yield name, step

@@ -111,7 +111,7 @@ def score(
         if not result.interrupted:
             counts = _counts(work.out)
             speed = summary.speed(work.record.passes["score"])
-            _echo(summary.aligned([*summary.scored(counts), *speed]))
+            _echo(summary.aligned([*_datasets(work), *summary.scored(counts), *speed]))
             _echo(summary.hints(work.out, counts, {}))
             typer.echo(f"\nnext: vidcurate select {work.out}")
         failed = _failed(work)
@@ -351,6 +351,7 @@ def _check_ready(recipe: Recipe, *, fresh: bool) -> None:
         MissingExtraError: a step needs a package that is not installed.
         QueryError: a selection's condition is wrong.
     """
+    from vidcurate.run.intake import Intake
     from vidcurate.run.record import read_record
     from vidcurate.select import check
 
@@ -358,11 +359,11 @@ def _check_ready(recipe: Recipe, *, fresh: bool) -> None:
     is_new = fresh or read_record(recipe.output) is None
     if is_new:  # a run's table may have columns of earlier recipes: there select itself tells
         check(recipe)
-    first = next(iter(recipe.source_operator.videos()), None)
-    if first is None and is_new:
-        source = recipe.source_operator
-        where = getattr(source, source.input_field)
-        raise UserError(f"source {recipe.source.id}: there are no videos in {where}")
+    Intake(recipe).close()
+    for step, source in zip(recipe.sources, recipe.source_operators, strict=True):
+        if next(iter(source.videos()), None) is None and is_new:
+            where = getattr(source, source.input_field)
+            raise UserError(f"source {step.id}: there are no videos in {where}")
 
 
 def _refuse_missing(recipe: Recipe) -> None:
@@ -451,11 +452,22 @@ def _counts(out: Path) -> dict[str, Any]:
 
 def _print_run(work: Session, reports: Any, packed: Any, page: Path) -> None:
     counts = _counts(work.out)
-    rows = [*summary.scored(counts), (), *summary.selected(reports)]
+    rows = [*_datasets(work), *summary.scored(counts), (), *summary.selected(reports)]
     _echo(summary.aligned([*rows, *summary.speed(work.record.passes["score"])]))
     typer.echo(f"\nreport  {page}")
     _echo(summary.packed(packed))
     _echo(summary.hints(work.out, counts, reports))
+
+
+def _datasets(work: Session) -> list[Any]:
+    """Rows on expected, obtained and lost clips; none for a folder, where files are all."""
+    from vidcurate.run import tables
+    from vidcurate.run.accounts import accounts
+
+    if all(step.operator.name == "folder" for step in work.recipe.sources):
+        return []
+    with tables.open(work.out) as opened:
+        return [*summary.datasets(accounts(opened, work.record.passes)), ()]
 
 
 def _echo(lines: Iterable[str]) -> None:

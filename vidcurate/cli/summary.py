@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidcurate.run.accounts import Account
     from vidcurate.select import SelectReport
     from vidcurate.shards.pack import PackReport
 
@@ -36,6 +37,29 @@ def scored(counts: Mapping[str, Any]) -> list[Row]:
     rows += [(f"  {word}", videos[s]) for s, word in _VIDEO_STATES.items() if videos.get(s)]
     rows.append(("clips", sum(counts["clips"].values())))
     return rows
+
+
+def datasets(accounts: Sequence[Account]) -> list[Row]:
+    """Rows on what became of the clips that the metadata names, a column for each source."""
+    rows: list[Row] = [("", *(a.source for a in accounts)), ()] if len(accounts) > 1 else []
+    rows.append(("clips that the metadata names", *(_or_dash(a.named) for a in accounts)))
+    for word, counts in (
+        ("left out by where", [a.filtered for a in accounts]),
+        ("left out by exclude", [a.excluded for a in accounts]),
+        ("in an earlier dataset, too", [a.shared for a in accounts]),
+    ):
+        if any(counts):
+            rows.append((f"  {word}", *counts))
+    rows.append(("expected", *(a.expected for a in accounts)))
+    rows.append(("obtained", *(a.obtained for a in accounts)))
+    rows.append(("lost", *(sum(a.lost.values()) for a in accounts)))
+    for reason in dict.fromkeys(r for a in accounts for r in a.lost):
+        rows.append((f"  {reason}", *(a.lost.get(reason, 0) for a in accounts)))
+    return rows
+
+
+def _or_dash(n: int | None) -> int | str:
+    return "-" if n is None else n
 
 
 def speed(totals: Mapping[str, Any]) -> list[Row]:

@@ -54,7 +54,7 @@ def try_scorer(
         path=video.resolve(),
     )
     rows, faults = [], []
-    for message in score_video((uuid4().hex, ScorePlan.of(recipe, {}), job)):
+    for message in score_video((uuid4().hex, ScorePlan.of(recipe, ()), job)):
         if isinstance(message, Scored):
             rows.append(message.row)
         elif isinstance(message, Faulty):

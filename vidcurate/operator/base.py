@@ -112,12 +112,14 @@ class VideoRow:
 class RowFault:
     """A metadata row (or a folder) that cannot be read: it goes to the quarantine.
 
-    where: file and line, for people. payload: the row as far as it is known.
+    where: file and line, for people. payload: the row as far as it is known. source: the
+        runner's: id of the source step.
     """
 
     where: str
     message: str
     payload: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 class Range(BaseModel):
@@ -135,6 +137,8 @@ class Source(Operator):
     Class attributes: `input_field` names the parameter that `--input` replaces. `is_grouped`:
     `videos` names each video once, with all its clips; False where a video's rows may stand
     anywhere: the runner then brings them together (on disk, in the order of their first rows).
+    `is_cut`: its files are clips that were cut and checked elsewhere: they are not decoded where
+    no step asks for frames.
 
     The runner applies the parameters of every source, before anything is downloaded:
 
@@ -148,6 +152,7 @@ class Source(Operator):
     kind: ClassVar[Kind] = "source"
     input_field: ClassVar[str] = "path"
     is_grouped: ClassVar[bool] = True
+    is_cut: ClassVar[bool] = False
 
     where: dict[str, tuple[bool | int | float | str, ...] | Range] = {}
     exclude: tuple[str | dict[str, dict[str, Any]], ...] = ()

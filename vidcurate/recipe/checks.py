@@ -65,7 +65,7 @@ class _Checks:
             unread = [c for c in step.operator.reads if c not in owners]
             # A step that was refused may have been the one to give the column.
             if unread and source and not self.document.problems:
-                self._reads(step, unread, list(owners), source[0])
+                self._reads(step, unread, list(owners), source)
             for name in step.columns:
                 if name in owners:
                     self.problem(
@@ -75,14 +75,18 @@ class _Checks:
                     )
                 owners.setdefault(name, f"of the step {step.id!r}")
 
-    def _reads(self, step: Step, unread: list[str], columns: list[str], source: Step) -> None:
-        """`reads` that no earlier step gives must be the dataset's own columns."""
-        assert isinstance(source.operator, Source)
-        try:
-            dataset = source.operator.dataset_schema().names
-        except UserError as error:
-            self.problem("source", source, str(error))
-            return
+    def _reads(
+        self, step: Step, unread: list[str], columns: list[str], sources: Sequence[Step]
+    ) -> None:
+        """`reads` that no earlier step gives must be a dataset's own columns."""
+        dataset: list[str] = []
+        for source in sources:
+            assert isinstance(source.operator, Source)
+            try:
+                dataset += source.operator.dataset_schema().names
+            except UserError as error:
+                self.problem("source", source, str(error))
+                return
         for name in unread:
             if name not in dataset:
                 self.problem(

@@ -227,7 +227,7 @@ class _Loader:
             **values | {"operators": tuple(map(self._operator_path, plain.operators))},
             executor="inline" if plain.executor == "inline" else "ray",
             address=ray.address if ray else None,
-            source=steps["source"][0],
+            sources=tuple(steps["source"]),
             path=self.path,
             raw=document.data,
         )
@@ -259,6 +259,16 @@ class _Loader:
 
     def _replace_input(self, input: str) -> None:
         entry = self.document.data.get("source")
+        at = ["source"]
+        if isinstance(entry, list):
+            if len(entry) != 1:
+                self.document.problem(
+                    ("source",),
+                    "--input replaces the input of one source, and the recipe has several; use "
+                    "--set source.<id>.<key>=... for one of them",
+                )
+                return
+            entry, at = entry[0], ["source", "0"]
         name = step_name(entry)
         if name is None:
             return  # reported with the steps
@@ -268,7 +278,10 @@ class _Loader:
             return  # reported with the steps
         assert issubclass(operator, Source)
         named = isinstance(entry, dict) and "name" in entry
-        keys = ["source", operator.input_field] if named else ["source", name, operator.input_field]
+        if named or len(at) > 1:  # the settings of a list's entry are gone into by themselves
+            keys = [*at, operator.input_field]
+        else:
+            keys = [*at, name, operator.input_field]
         try:
             set_value(self.document, keys, input, "--input")
         except RecipeError:
@@ -290,8 +303,11 @@ class _Loader:
             return []
         raw = self.document.data[section]
         paths: list[KeyPath]
-        if section == "source":
+        if section == "source" and not isinstance(entries, list):
             entries, raw, paths = [entries], [raw], [(section,)]
+        elif section == "source" and not entries:
+            self.document.problem((section,), "an empty list; name at least one source", section)
+            return []
         elif isinstance(entries, list):
             paths = [(section, i) for i in range(len(entries))]
         else:

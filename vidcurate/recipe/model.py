@@ -247,7 +247,7 @@ class Recipe:
     `${VAR}` NOT yet replaced, for run.json: secrets from the environment never get there."""
 
     name: str
-    source: Step
+    sources: tuple[Step, ...]
     output: str
     split: tuple[Step, ...] = ()
     edit: tuple[Step, ...] = ()
@@ -271,10 +271,9 @@ class Recipe:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def source_operator(self) -> Source:
-        """The source, typed."""
-        assert isinstance(self.source.operator, Source)
-        return self.source.operator
+    def source_operators(self) -> list[Source]:
+        """The sources in order, typed."""
+        return [s.operator for s in self.sources if isinstance(s.operator, Source)]
 
     @property
     def splitters(self) -> list[Splitter]:
@@ -293,7 +292,7 @@ class Recipe:
             KeyError: no step has it.
         """
         for step in (
-            self.source,
+            *self.sources,
             *self.split,
             *self.edit,
             *self.score,

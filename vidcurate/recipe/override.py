@@ -11,6 +11,7 @@ from vidcurate.nearest import suggest
 from vidcurate.recipe.yaml_lines import Document, KeyPath, parse_yaml
 
 STEP_LISTS = ("split", "edit", "score", "group", "annotate")
+_LISTS = ("source", *STEP_LISTS)  # a recipe's one source may stand without a list
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
@@ -77,7 +78,7 @@ def set_value(document: Document, keys: list[str], value: Any, place: str) -> No
             done = (*done, index)
             if last:
                 at[index] = value if key.isdigit() else _with_settings(at[index], key, value)
-            elif len(done) == 2 and done[0] in STEP_LISTS:
+            elif len(done) == 2 and done[0] in _LISTS:
                 at, done = _enter(at, index, done)
             else:
                 at = at[index]
@@ -145,7 +146,7 @@ def _settings(entry: Any) -> dict[str, Any] | None:
 
 
 def _index(items: list[Any], key: str, path: KeyPath) -> int:
-    ids = [step_id(item) for item in items] if path[-1] in STEP_LISTS else []
+    ids = [step_id(item) for item in items] if path[-1] in _LISTS else []
     if key in ids:
         return ids.index(key)
     if key.isdigit() and int(key) < len(items):

@@ -23,13 +23,14 @@ def recipe_schema() -> dict[str, Any]:
     plain = _model(Plain, definitions)
     properties: dict[str, Any] = plain["properties"]
     # A key without a value stands for its defaults.
-    for key in ("select", "pack", "acquire", "limits", "commit"):
+    for key in ("select", "pack", "acquire", "budget", "limits", "commit"):
         properties[key] = {"anyOf": [properties[key], {"type": "null"}]}
     selection = {"anyOf": [{"$ref": "#/$defs/Selection"}, {"type": "null"}]}
     properties["select"]["anyOf"][0]["additionalProperties"] = selection
     for section, kind in SECTION_KINDS.items():
         step = _step(kind, definitions)
-        properties[section] = step if section == "source" else {"type": "array", "items": step}
+        several = {"type": "array", "items": step}
+        properties[section] = {"anyOf": [step, several]} if section == "source" else several
     return {
         "$schema": _SCHEMA,
         "title": "vidcurate recipe",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 from vidcurate.media.frames import Frames
@@ -10,6 +9,7 @@ from vidcurate.operator.base import Editor, Scorer, Splitter, VideoRow
 from vidcurate.plan import fingerprints, requests_of
 from vidcurate.recipe.model import Recipe, Step
 from vidcurate.run import tables, todo
+from vidcurate.run.intake import Intake, name_of
 from vidcurate.run.record import read_record
 
 _MANY = 100_000
@@ -47,10 +47,15 @@ def explain(recipe: Recipe) -> dict[str, Any]:
 def _new_videos(recipe: Recipe, survey: todo.Todo | None) -> str:
     """How many videos of the source the run directory does not hold; "" for none."""
     known = survey.videos if survey is not None else {}
-    rows = (r for r in recipe.source_operator.videos() if isinstance(r, VideoRow))
-    n = sum(row.location not in known for row in islice(rows, _MANY))
     # A table of millions is not read to its end for this.
-    more = "more than " if next(rows, None) is not None else ""
+    limit = _MANY if len(recipe.sources) == 1 else None
+    intake = Intake(recipe, limit=limit)
+    try:
+        new = [name_of(row) not in known for row in intake if isinstance(row, VideoRow)]
+    finally:
+        intake.close()
+    n = sum(new)
+    more = "more than " if limit is not None and len(new) == limit else ""
     return f"{more}{_count(n, 'new video')}" if n else ""
 
 

@@ -6,6 +6,9 @@ import queue
 import threading
 from collections.abc import Iterator
 
+from vidcurate.acquire.fetch import Fetcher
+from vidcurate.acquire.limits import HostLimits
+from vidcurate.run.prefetch import prefetched
 from vidcurate.run.worker import Context, Report, Stats, Task, Worker
 
 
@@ -27,9 +30,12 @@ def run_inline(
     """
     results: queue.Queue[Report | Stats | BaseException | None] = queue.Queue()
     lock = threading.Lock()
+    # One for all workers: what one host bears is counted together.
+    fetcher = Fetcher(context.acquire, context.cache, HostLimits(), stop)
+    tasks = prefetched(tasks, fetcher, context.acquire, stop)
 
     def work() -> None:
-        worker = Worker(context, stop, deliver=results.put, on_progress=results.put)
+        worker = Worker(context, fetcher, stop, deliver=results.put, on_progress=results.put)
         try:
             while not stop.is_set():
                 with lock:

@@ -17,7 +17,7 @@ class VideoJob:
 
     path: where its bytes are. skip: ids of clips that are committed already. clips: rows of the
     clips to score again (a backfill); None splits the video anew. media: the run directory, where
-    clips are cut to; None cuts none.
+    clips are cut to; None cuts none. banned: ids of clips that must not be made.
     source: the committed row of a video that is gone: `path` is then the own media of the one clip
     in `clips`.
     """
@@ -30,6 +30,7 @@ class VideoJob:
     skip: frozenset[str] = frozenset()
     clips: tuple[Mapping[str, Any], ...] | None = None
     media: Path | None = None
+    banned: frozenset[str] = frozenset()
     source: Mapping[str, Any] | None = None
 
 

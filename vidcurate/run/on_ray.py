@@ -20,7 +20,10 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
+from vidcurate.acquire.fetch import Fetcher
+from vidcurate.acquire.limits import HostLimits
 from vidcurate.errors import UserError
+from vidcurate.run.prefetch import prefetched
 from vidcurate.run.worker import Context, Report, Stats, Task, Worker
 
 _WAVE = 2_000  # tasks handed to Ray at a time: its driver holds all of them
@@ -47,16 +50,18 @@ def run_ray(
     import ray
 
     with _Cluster(address), _quiet_core():
+        # An actor that only answers: it takes no core from the workers.
+        limits = ray.remote(HostLimits).options(num_cpus=0).remote()
         workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
         while not stop.is_set():
             wave = [task for _, task in zip(range(_WAVE), tasks, strict=False)]
             if not wave:
                 return
-            yield from _run_wave(wave, context, min(workers, len(wave)), stop)
+            yield from _run_wave(wave, context, limits, min(workers, len(wave)), stop)
 
 
 def _run_wave(
-    wave: list[Task], context: Context, workers: int, stop: threading.Event
+    wave: list[Task], context: Context, limits: Any, workers: int, stop: threading.Event
 ) -> Iterator[Report | Stats]:
     import ray
     import ray.exceptions
@@ -73,7 +78,7 @@ def _run_wave(
         warnings.filterwarnings("ignore", message=".*ray_remote_args", category=DeprecationWarning)
         reports = ray.data.from_arrow(blocks).map_batches(
             _RayWorker,
-            fn_constructor_args=(context,),
+            fn_constructor_args=(context, limits),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
@@ -124,19 +129,45 @@ def _until(stop: threading.Event, items: Iterator[Any]) -> Iterator[Any]:
 class _RayWorker:
     """One actor of the pool."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, limits: Any) -> None:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._fetcher = Fetcher(context.acquire, context.cache, _SharedLimits(limits), self._stop)
         self._worker = Worker(
-            context, threading.Event(), deliver=self._reports.put, on_progress=lambda _: None
+            context,
+            self._fetcher,
+            self._stop,
+            deliver=self._reports.put,
+            on_progress=lambda _: None,
         )
 
     def __call__(self, batch: pa.Table) -> dict[str, list[bytes]]:
-        for blob in batch.column("task").to_pylist():
-            self._worker.process(pickle.loads(blob))  # noqa: S301 (from our own driver)
+        blobs = batch.column("task").to_pylist()
+        tasks = (pickle.loads(blob) for blob in blobs)  # noqa: S301 (from our own driver)
+        for task in prefetched(tasks, self._fetcher, self._worker.context.acquire, self._stop):
+            self._worker.process(task)
         # Ray may end an actor at any time between blocks: nothing may stay behind.
         self._worker.flush()
         reports = [self._reports.get() for _ in range(self._reports.qsize())]
         return {"report": [pickle.dumps(report) for report in reports]}
+
+
+class _SharedLimits(HostLimits):
+    """The limits that the whole cluster keeps together: an actor holds them."""
+
+    def __init__(self, actor: Any) -> None:
+        super().__init__()
+        self._actor = actor
+
+    def reserve(self, host: str, per_hour: float | None) -> float:
+        import ray
+
+        return float(ray.get(self._actor.reserve.remote(host, per_hour)))
+
+    def hold(self, host: str, seconds: float) -> None:
+        import ray
+
+        ray.get(self._actor.hold.remote(host, seconds))
 
 
 class _Cluster:

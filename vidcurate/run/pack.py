@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidcurate.clip import QUARANTINE_SCHEMA, RIGHTS, is_url
+from vidcurate.acquire.fetch import Fetcher, cache_key
+from vidcurate.acquire.limits import HostLimits
+from vidcurate.clip import QUARANTINE_SCHEMA, RIGHTS, source_fields
 from vidcurate.errors import AcquireError, RunDirectoryError
 from vidcurate.operator.base import Scorer, VideoRow
 from vidcurate.operator.columns import column_name
 from vidcurate.recipe.model import Recipe
 from vidcurate.run import tables
-from vidcurate.run.acquire import acquire, cached
 from vidcurate.run.commit import Committer
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import write_part
@@ -25,6 +27,7 @@ from vidcurate.run.worker import quarantine_row
 from vidcurate.shards.pack import PackFailure, PackReport, pack_selection
 
 _NUMBERS = ("bool", "int32", "int64", "float32", "float64")
+_ARROW_NUMBERS = (pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64())
 
 
 def pack(
@@ -102,7 +105,8 @@ def _rows(
     """The selected clips as the packer wants them; those without their source are `lost`."""
     rights = ", ".join(f"v.{name}" for name in RIGHTS)
     rows = run.sql(
-        f"SELECT c.*, v.location, v.source_key, {rights}, s.split "
+        f"SELECT c.*, v.location, v.source_key, v.dataset_id AS video_own_id, "
+        f"{rights}, s.split "
         f"FROM {quoted(f'selection_{selection}')} s JOIN clips c USING (clip_id) "
         "JOIN videos v ON v.video_id = c.video_id WHERE s.fate = 'kept' "
         "ORDER BY c.video_id, c.clip_id"
@@ -115,9 +119,20 @@ def _rows(
         if spec.dtype in _NUMBERS
     ]
     captions = [c for c in rows.column_names if c.startswith("caption_")]
+    own = {f.name for fields in source_fields(recipe).values() for f in fields.values()}
+    own &= set(rows.column_names)
+    numbers += [c for c in sorted(own) if rows.schema.field(c).type in _ARROW_NUMBERS]
+    fetcher = Fetcher(recipe.acquire, cache, HostLimits(), threading.Event())
     paths: dict[str, Path | AcquireError] = {}
     for row in rows.to_pylist():
-        path = _path(run.out, row, recipe, cache, paths)
+        source = VideoRow(
+            location=row.pop("location"),
+            key=row.pop("source_key"),
+            dataset_id=row.pop("video_own_id"),
+            fields={name: row[name] for name in own},
+        )
+        row["location"] = source.location
+        path = _path(run.out, row, source, fetcher, paths)
         if isinstance(path, AcquireError):
             lost.append(PackFailure(row["clip_id"], row["video_id"], path))
             continue
@@ -138,8 +153,8 @@ def _rows(
 def _path(
     out: Path,
     row: Mapping[str, Any],
-    recipe: Recipe,
-    cache: Path,
+    source: VideoRow,
+    fetcher: Fetcher,
     known: dict[str, Path | AcquireError],
 ) -> Path | AcquireError:
     """Where the clip's picture comes from: its own media, else its source."""
@@ -147,9 +162,8 @@ def _path(
         return out / str(row["media"])
     video = str(row["video_id"])
     if video not in known:
-        source = VideoRow(location=row["location"], key=row["source_key"])
         try:
-            known[video] = acquire(source, recipe.acquire, cache)
+            known[video] = fetcher.fetch(source).path
         except AcquireError as error:
             known[video] = error
     return known[video]
@@ -191,12 +205,10 @@ def _record(
     Committer(lease).commit("pack", parts, {"quarantine": old})
 
 
-def forget_downloads(run: Run, cache: Path) -> int:
+def forget_downloads(run: Run, recipe: Recipe, cache: Path) -> int:
     """Remove the downloads of a run's videos (`keep_sources: until_packed`); gives their number."""
-    removed = 0
-    for location in run.sql("SELECT location FROM videos").column(0).to_pylist():
-        file = cached(location, cache) if is_url(location) else None
-        if file is not None and file.exists():
-            file.unlink()
-            removed += 1
-    return removed
+    fetcher = Fetcher(recipe.acquire, cache, HostLimits(), threading.Event())
+    rows = run.sql("SELECT location, source_key FROM videos").to_pylist()
+    return sum(
+        fetcher.forget(cache_key(VideoRow(row["location"], key=row["source_key"]))) for row in rows
+    )

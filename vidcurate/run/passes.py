@@ -6,7 +6,7 @@ import platform
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any
 
 import vidcurate
 from vidcurate.errors import QueryError, RunDirectoryError, UserError, is_interrupt
+from vidcurate.operator.base import RowFault, VideoRow
 from vidcurate.plan import fingerprints
 from vidcurate.recipe.load import from_raw
 from vidcurate.recipe.model import Recipe
@@ -124,6 +125,7 @@ def run_score(
     *,
     limit: int | None = None,
     retry: Retry | None = None,
+    videos: Iterable[VideoRow | RowFault] | None = None,
     on_progress: Progress | None = None,
     on_stop: Callable[[], None] | None = None,
 ) -> ScoreResult:
@@ -133,6 +135,7 @@ def run_score(
         work.recipe,
         limit=limit,
         retry=retry,
+        videos=videos,
         on_progress=on_progress,
         on_stop=on_stop,
     )
@@ -192,7 +195,7 @@ def run_pack(
     record["wall_s"] = time.monotonic() - began
     if recipe.acquire.keep_sources == "until_packed":
         with tables.open(work.out) as run:
-            forget_downloads(run, cache_folder())
+            forget_downloads(run, recipe, cache_folder())
     work.save()
     return reports
 
@@ -252,6 +255,8 @@ def _add_totals(record: dict[str, Any], result: ScoreResult) -> None:
         ("clips", stats.clips),
     ):
         record[key] = record.get(key, 0) + value
+    if result.sources:
+        record["sources"] = {name: asdict(counts) for name, counts in result.sources.items()}
     steps = record.setdefault("steps", {})
     for step, done in stats.steps.items():
         mine = steps.setdefault(step, {"seconds": 0.0, "calls": 0, "errors": 0, "nulls": 0})

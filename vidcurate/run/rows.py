@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from vidcurate.clip import RIGHTS, clip_id
 from vidcurate.media.video import VideoInfo
+from vidcurate.operator.base import ClipRow, VideoRow
 from vidcurate.plan import ScorePlan, in_audit
 from vidcurate.run.intervals import Interval
 from vidcurate.run.jobs import VideoJob
@@ -22,10 +25,23 @@ def identity_of(job: VideoJob, cut: CutClip) -> str:
 
 def dataset_fields(plan: ScorePlan, job: VideoJob, interval: Interval) -> dict[str, Any]:
     """The dataset's own columns of a clip; those of a backfill come from its committed row."""
-    if interval.old is not None:
-        return {name: interval.old.get(column) for name, column in plan.source_fields.items()}
-    values = {**job.row.fields, **interval.row.fields}
-    return {name: values.get(name) for name in plan.source_fields}
+    values = interval.old or {**job.row.fields, **interval.row.fields}
+    return {name: values.get(name) for name in plan.dataset_columns}
+
+
+def named_clips(row: VideoRow) -> dict[str, Any]:
+    """The columns `expected` and `intervals` of a video: what the metadata names of it."""
+    clips = row.clips or (ClipRow(),)
+    owners = [source for clip in clips for source in clip.sources or row.sources[:1]]
+    bounds = [t for c in row.clips for t in bounds_of(c)]
+    return {"expected": sorted(Counter(owners).items()), "intervals": bounds or None}
+
+
+def bounds_of(clip: ClipRow) -> tuple[float, float]:
+    """Start and end of a clip that metadata names; frame numbers count as they stand."""
+    if clip.frames is not None:
+        return (clip.start or 0.0) + clip.frames[0], (clip.start or 0.0) + clip.frames[1]
+    return clip.start or 0.0, math.inf if clip.end is None else clip.end
 
 
 def clip_row(
@@ -45,14 +61,14 @@ def clip_row(
     if interval.old is not None:
         row = dict(interval.old)
     else:
-        row = {plan.source_fields[name]: value for name, value in fields.items()}
-        row["caption_source"] = interval.row.caption
+        named = interval.row
+        row = {**fields, "caption_source": named.caption, "also": named.also or None}
+        row["source"] = (named.sources or job.row.sources)[0]
+        row["dataset_id"] = named.dataset_id or job.row.dataset_id
     scored = {k: v for k, v in row.get("fingerprints", {}).items() if k not in ("split", "edit")}
     row.update(
         clip_id=identity,
         video_id=job.video_id,
-        source=plan.source,
-        dataset_id=job.row.dataset_id,
         audit=in_audit(identity, plan.audit),
         start=cut.start,
         end=cut.end,
@@ -93,7 +109,7 @@ def video_row(
     return {
         "video_id": job.video_id,
         "source_key": job.source_key,
-        "source": plan.source,
+        "source": job.row.sources[0],
         "dataset_id": job.row.dataset_id,
         "location": job.row.location,
         "state": "partial" if trouble else state,
@@ -131,6 +147,7 @@ def video_row(
         "audio_rate": info.audio_rate,
         "audio_channels": info.audio_channels,
         "content_id": job.content_id,
+        **named_clips(job.row),
         "scenes": counts.scenes,
         "scenes_too_short": counts.too_short,
         "scenes_too_long": counts.too_long,

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vidcurate.acquire.fetch import Fetcher
+from vidcurate.acquire.limits import HostLimits
 from vidcurate.clip import (
     QUARANTINE_SCHEMA,
     clip_schema,
@@ -33,8 +35,10 @@ from vidcurate.run import tables, todo
 from vidcurate.run.commit import Committer
 from vidcurate.run.compact import compact
 from vidcurate.run.inline import run_inline
+from vidcurate.run.intake import Intake, SourceCounts, name_of
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import Part, write_part
+from vidcurate.run.rows import named_clips
 from vidcurate.run.worker import Context, Report, Stats, Task, quarantine_row, size_of
 
 _MANY_PARTS = 16
@@ -42,7 +46,11 @@ _MANY_PARTS = 16
 
 @dataclass
 class ScoreResult:
-    """What a call of the score pass did. `seen` counts source rows, `skipped` those done before."""
+    """What a call of the score pass did.
+
+    `seen` counts the source's videos, `skipped` those done before. `sources`: what each source
+    step named, where all of it was read.
+    """
 
     seen: int = 0
     skipped: int = 0
@@ -50,6 +58,7 @@ class ScoreResult:
     stats: Stats = field(default_factory=Stats)
     wall: float = 0.0
     interrupted: bool = False
+    sources: dict[str, SourceCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ def score(
     limit: int | None = None,
     retry: Retry | None = None,
     workers: int | None = None,
+    videos: Iterable[VideoRow | RowFault] | None = None,
     on_progress: Callable[[ScoreResult, Stats], None] | None = None,
     on_stop: Callable[[], None] | None = None,
 ) -> ScoreResult:
@@ -84,6 +94,7 @@ def score(
         limit: only the first that many videos in source order.
         retry: also take these from the quarantine; no video that is new then.
         workers: cores to use; default all of this machine (of the cluster with Ray).
+        videos: these instead of the sources' (rows of an `Intake`).
         on_progress: called after each video with the totals and what was added.
         on_stop: called when the first Ctrl-C or SIGTERM comes.
 
@@ -92,10 +103,13 @@ def score(
         RunDirectoryError: results cannot be written.
     """
     began = time.monotonic()
-    driver = _Driver(lease, recipe, limit, retry, workers, on_progress)
+    driver = _Driver(lease, recipe, limit, retry, workers, videos, on_progress)
     with tables.open(lease.out) as run, stopping(driver.stop, on_stop):
         driver.prepare(run)
-        driver.work(run)
+        try:
+            driver.work(run)
+        finally:
+            driver.intake.close()
     if driver.part_count() >= _MANY_PARTS:
         compact(lease)
     driver.result.wall = time.monotonic() - began
@@ -111,6 +125,7 @@ class _Driver:
         limit: int | None,
         retry: Retry | None,
         workers: int | None,
+        videos: Iterable[VideoRow | RowFault] | None,
         on_progress: Callable[[ScoreResult, Stats], None] | None,
     ) -> None:
         self.out = lease.out
@@ -121,6 +136,8 @@ class _Driver:
         self.result = ScoreResult()
         self._on_progress = on_progress
         self._workers = workers or available_cores()
+        self.intake = Intake(recipe, limit=limit, scratch=lease.out)
+        self._videos = self.intake if videos is None else videos
         self._committer = Committer(lease)
         self._committer.clean()
         self._todo = todo.Todo()
@@ -141,17 +158,18 @@ class _Driver:
         }
         schema = clip_schema(self.recipe)
         older = [f for f in run.schema("clips") if f.name not in schema.names]
-        fields = source_fields(self.recipe)
+        own = {f.name for fields in source_fields(self.recipe).values() for f in fields.values()}
         self.context = Context(
             out=self.out,
             cache=cache_folder(),
-            plan=ScorePlan.of(self.recipe, {name: f.name for name, f in fields.items()}),
+            plan=ScorePlan.of(self.recipe, [f.name for f in schema if f.name in own]),
             clip_schema=pa.schema([*schema, *older]),
             acquire=self.recipe.acquire,
             commit=self.recipe.commit,
             workers=self._workers,
             unfinished=self._todo.unfinished,
             outdated=frozenset(self._todo.outdated),
+            banned=self.intake.banned_clips,
         )
 
     def work(self, run: tables.Run) -> None:
@@ -186,11 +204,14 @@ class _Driver:
         if self.retry is not None:
             yield from self._retries(run, self.retry)
             return
-        named = self._named() if self.limit is not None else None
+        named = None
+        if self.limit is not None:
+            named = {name_of(row) for row in self._videos if isinstance(row, VideoRow)}
         yield from self._backfills(run, "false", named)
-        given: set[str] = set()
+        given: set[int] = set()  # of millions of names the hashes are enough
         for row in self._rows():
-            if row.location in given:
+            name = name_of(row)
+            if hash(name) in given:
                 self._fault(
                     RowFault(
                         row.location,
@@ -200,13 +221,15 @@ class _Driver:
                     )
                 )
                 continue
-            given.add(row.location)
-            known = self._todo.videos.get(row.location)
+            given.add(hash(name))
+            known = self._todo.videos.get(name)
             moved = self._moved(row) if known is None else None
             video = known or moved
             if video is None:
                 yield Task(row)
-            elif video.video_id in self._todo.resplit or (known and _has_changed(row, known)):
+            elif video.video_id in self._todo.resplit or (
+                known and (_has_changed(row, known) or _names_more(run, row, known))
+            ):
                 yield Task(row, retires=self._all_of(run, video.video_id))
             elif moved is not None:
                 where = f"video_id = {tables.literal(moved.video_id)}"
@@ -214,27 +237,16 @@ class _Driver:
             else:
                 self.result.skipped += 1
         if self.limit is None:  # else the source was not read to its end
+            self.result.sources = self.intake.counts
             self._healed = self._todo.source_faults - self._seen_faults
 
     def _rows(self) -> Iterator[VideoRow]:
-        for row in self.recipe.source_operator.videos():
+        for row in self._videos:
             if isinstance(row, RowFault):
                 self._fault(row)
-                continue
-            if self.limit is not None and self.result.seen >= self.limit:
-                return
-            self.result.seen += 1
-            yield row
-
-    def _named(self) -> set[str]:
-        """Locations of the first `limit` videos."""
-        found: set[str] = set()
-        for row in self.recipe.source_operator.videos():
-            if len(found) >= (self.limit or 0):
-                break
-            if isinstance(row, VideoRow):
-                found.add(row.location)
-        return found
+            else:
+                self.result.seen += 1
+                yield row
 
     def _moved(self, row: VideoRow) -> todo.KnownVideo | None:
         """The committed video that a file at a new place is, by its name and size."""
@@ -244,17 +256,16 @@ class _Driver:
         return self._todo.places.get(todo.place_of(row.relative or row.location, size))
 
     def _backfills(self, run: tables.Run, also: str, named: set[str] | None) -> Iterator[Task]:
-        back = {column: name for name, column in self.context.plan.source_fields.items()}
+        own = self.context.plan.dataset_columns
         for video, clips in todo.stale_clips(run, self.recipe, also):
-            if named is not None and video["location"] not in named:
-                continue
-            fields = {back[k]: v for k, v in clips[0].items() if k in back}
             row = VideoRow(
                 location=video["location"],
                 key=video["source_key"],
                 dataset_id=video["dataset_id"],
-                fields=fields,
+                fields={name: clips[0].get(name) for name in own},
             )
+            if named is not None and name_of(row) not in named:
+                continue
             yield Task(
                 row,
                 clips=tuple(clips),
@@ -265,14 +276,17 @@ class _Driver:
 
     def _retries(self, run: tables.Run, retry: Retry) -> Iterator[Task]:
         failed = run.sql(
-            "SELECT q.video_id, any_value(q.location) AS location FROM quarantine q "
-            f"JOIN videos v USING (video_id) WHERE {retry.condition} AND v.state = 'failed' "
-            "GROUP BY q.video_id"
+            "SELECT q.video_id, any_value(v.location) AS location, any_value(v.source_key) AS key "
+            f"FROM quarantine q JOIN videos v USING (video_id) WHERE {retry.condition} "
+            "AND v.state = 'failed' GROUP BY q.video_id"
         )
-        again = {r["location"]: r["video_id"] for r in failed.to_pylist()}
-        for row in self._rows():
-            if row.location in again:
-                yield Task(row, retires=self._all_of(run, again[row.location]))
+        again = {
+            name_of(VideoRow(r["location"], key=r["key"])): r["video_id"]
+            for r in failed.to_pylist()
+        }
+        for row in self._rows() if again else ():
+            if (name := name_of(row)) in again:
+                yield Task(row, retires=self._all_of(run, again[name]))
         clips = f"SELECT clip_id FROM quarantine WHERE {retry.condition} AND clip_id IS NOT NULL"
         yield from self._backfills(run, f"c.clip_id IN ({clips})", None)
 
@@ -299,7 +313,7 @@ class _Driver:
             message=f"{fault.where}: {fault.message}",
             transient=False,
             attempts=1,
-            operator=self.recipe.source.id,
+            operator=fault.source or self.recipe.sources[0].id,
             payload={"where": fault.where, **fault.payload},
         )
         self.result.faults += 1
@@ -337,8 +351,9 @@ class _Driver:
             self._committer.commit("score", parts, retire)
         self._committed_at = time.monotonic()
         if self.recipe.acquire.keep_sources == "never":
-            for path in (p for r in reports for p in r.downloads):
-                path.unlink(missing_ok=True)
+            fetcher = Fetcher(self.recipe.acquire, cache_folder(), HostLimits(), self.stop)
+            for key in (k for report in reports for k in report.downloads):
+                fetcher.forget(key)
 
     def _deduplicate(self, report: Report) -> None:
         """Drop rows that another try of the same video has committed before."""
@@ -379,6 +394,20 @@ def _has_changed(row: VideoRow, known: todo.KnownVideo) -> bool:
     """
     size = size_of(row.location)
     return size is not None and size != known.size_bytes
+
+
+def _names_more(run: tables.Run, row: VideoRow, known: todo.KnownVideo) -> bool:
+    """True where the metadata names clips of the video that it did not when it was split.
+
+    Clips that it names no more stay: `where` also drops them in select.
+    """
+    new = named_clips(row)["intervals"] or []
+    if todo.digest(new) == known.intervals:
+        return False
+    where = f"video_id = {tables.literal(known.video_id)}"
+    [old] = run.table("videos", ["intervals"], where).column(0).to_pylist()
+    before = set(zip(old[::2], old[1::2], strict=True)) if old else set()
+    return any(pair not in before for pair in zip(new[::2], new[1::2], strict=True))
 
 
 def available_cores() -> int:

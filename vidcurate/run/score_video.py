@@ -22,6 +22,7 @@ from vidcurate.media.cut import cut_clip
 from vidcurate.media.decode import Decoder, packet_times
 from vidcurate.media.encode import LOSSLESS
 from vidcurate.media.frames import MotionVectors
+from vidcurate.media.packet_scan import PacketScan
 from vidcurate.media.probe import probe
 from vidcurate.media.sampling import ClipFrames, Shot, on_grid, shots
 from vidcurate.media.video import Box
@@ -205,25 +206,33 @@ class _VideoPass:
     def _decode(self, intervals: Sequence[Interval]) -> Iterator[object]:
         for stretch in stretches(intervals):
             tracks = [self._track(i) for i in stretch.intervals]
-            with Decoder(
-                self.info,
-                motion_vectors=bool(self.work.vector_rates),
-                fast=self.fast,
-            ) as decoder:
+            with self._decoder() as decoder:
                 yield from self._feed(tracks, decoder, stretch)
                 self.trouble = self.trouble or decoder.last_error or None
             for track in tracks:
                 if track.is_empty:
                     yield self._missed(track.interval)
 
+    def _decoder(self) -> Decoder | PacketScan:
+        """What reads the frames; clips cut elsewhere are not decoded for nothing."""
+        work, split = self.work, self.work.split
+        asked = bool(work.edit_requests or work.score_requests or work.vector_rates) or (
+            self.is_split and split[-1].request() is not None
+        )
+        is_cut = work.plan.cut_sources.issuperset(self.job.row.sources or ("",))
+        if is_cut and not asked and self.job.source is None:
+            return PacketScan(self.info)
+        return Decoder(self.info, motion_vectors=bool(work.vector_rates), fast=self.fast)
+
     def _feed(
-        self, tracks: Sequence[Track], decoder: Decoder, stretch: Stretch
+        self, tracks: Sequence[Track], decoder: Decoder | PacketScan, stretch: Stretch
     ) -> Iterator[object]:
         """Decode one stretch and give each frame to the intervals that it lies in."""
         active = list(tracks)
         shot: Shot | None = None
         for shot in self._shots(decoder, stretch):
             for rate in self.work.vector_rates:
+                assert isinstance(decoder, Decoder)
                 if shot.frame is not None and on_grid(shot.previous, shot.time, rate):
                     shot.vectors[rate] = decoder.motion_vectors(shot.frame, shot.time)
             for track in active:
@@ -248,11 +257,15 @@ class _VideoPass:
         if active and at_end:
             self._check_end(end, stretch)
 
-    def _shots(self, decoder: Decoder, stretch: Stretch) -> Iterator[Shot]:
+    def _shots(self, decoder: Decoder | PacketScan, stretch: Stretch) -> Iterator[Shot]:
         """The stretch's frames, from the one that is shown at its start, however long that is."""
         if self.job.source is not None:
             assert self.job.clips is not None
+            assert isinstance(decoder, Decoder)
             yield from own_shots(decoder, self.job.clips[0], self.video)
+            return
+        if isinstance(decoder, PacketScan):
+            yield from decoder.shots(stretch.low, stretch.high)
             return
         found = shots(decoder, stretch.low, stretch.high)
         first = next(found, None)
@@ -309,6 +322,8 @@ class _VideoPass:
                 clip_id=identity,
                 interval=(cut.start, cut.end),
             )
+            return
+        if identity in self.job.banned:
             return
         if identity in self.job.skip:
             self.seen.add(identity)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +22,13 @@ _BATCH_ROWS = 2_000
 
 @dataclass(frozen=True)
 class KnownVideo:
-    """A committed video, as far as resume needs it."""
+    """A committed video, as far as resume needs it. `intervals` is their `digest`."""
 
     video_id: str
     size_bytes: int | None
     state: str
     split_fingerprint: str
+    intervals: int
 
 
 def place_of(relative: str, size: int) -> str:
@@ -35,12 +36,17 @@ def place_of(relative: str, size: int) -> str:
     return f"file:{relative}:{size}"
 
 
+def digest(intervals: Sequence[float] | None) -> int:
+    """A small stand-in for the times that metadata names, of which there may be millions."""
+    return hash(tuple(intervals or ()))
+
+
 @dataclass
 class Todo:
     """What a run has to do besides videos that it has not seen.
 
-    videos: committed videos by location; places: those of files by `place_of`. resplit: video
-    ids whose clips are of another splitter. backfill: number of clips with steps to run.
+    videos: committed videos by `intake.name_of`; places: those of files by `place_of`. resplit:
+    video ids whose clips are of another splitter. backfill: number of clips with steps to run.
     reasons: step id -> clips that lack its result. unfinished: committed clip ids of videos that
     are not done. outdated: those among these videos with clips of an earlier recipe.
     source_faults: ids in the quarantine.
@@ -61,11 +67,13 @@ def survey(run: Run, recipe: Recipe) -> Todo:
     prints = fingerprints(recipe)
     todo = Todo()
     rows = run.sql(
-        "SELECT location, source_key, video_id, size_bytes, state, split_fingerprint FROM videos"
+        "SELECT location, source_key, video_id, size_bytes, state, split_fingerprint, intervals "
+        "FROM videos"
     )
     for row in _rows(rows):
         location, key = row.pop("location"), row.pop("source_key")
-        known = todo.videos[location] = KnownVideo(**row)
+        known = KnownVideo(**row | {"intervals": digest(row["intervals"])})
+        todo.videos[location if key.startswith("file:") else key] = known
         if key.startswith("file:"):
             todo.places[key.rpartition(":")[0]] = known
     todo.resplit = {

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from vidcurate.acquire.fetch import Fetched, Fetcher, cache_key
 from vidcurate.clip import (
     QUARANTINE_SCHEMA,
     RIGHTS,
@@ -36,10 +37,10 @@ from vidcurate.errors import (
 from vidcurate.operator.base import VideoRow
 from vidcurate.plan import ScorePlan
 from vidcurate.recipe.model import Acquire, Commit
-from vidcurate.run.acquire import acquire
 from vidcurate.run.child import Child
 from vidcurate.run.jobs import Faulty, Scored, VideoDone, VideoJob
 from vidcurate.run.manifest import Part, write_part
+from vidcurate.run.rows import named_clips
 from vidcurate.run.score_steps import StepStats
 
 _TARGET = "vidcurate.run.score_video:score_video"
@@ -53,7 +54,7 @@ class Task:
     committed rows the results of the whole video replace. faults: quarantine ids by clip that
     its new row replaces; those of the video under "". content_id: what the bytes must still be.
     moved: row of a committed video that this seems to be, found at another place. source: row of
-    the committed video of `clips`.
+    the committed video of `clips`. fetched: its file, or why it could not be had; None: not tried.
     """
 
     row: VideoRow
@@ -63,6 +64,7 @@ class Task:
     content_id: str | None = None
     moved: Mapping[str, Any] | None = None
     source: Mapping[str, Any] | None = None
+    fetched: Fetched | DataError | None = None
 
     @property
     def is_new_split(self) -> bool:
@@ -76,7 +78,7 @@ class Context:
 
     unfinished: ids of committed clips of videos that are not done, by video. outdated: those
     among such videos whose clips are of an earlier recipe. workers: how many share the commit
-    interval's clips.
+    interval's clips. banned: ids of clips that must not be made.
     """
 
     out: Path
@@ -88,6 +90,7 @@ class Context:
     workers: int
     unfinished: Mapping[str, frozenset[str]] = field(default_factory=dict)
     outdated: frozenset[str] = frozenset()
+    banned: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -126,7 +129,7 @@ class Report:
     clips: dict[str, list[str]] = field(default_factory=dict)  # video id -> clip ids
     finished: list[str] = field(default_factory=list)  # ids of videos that are done with
     retires: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by video, by table
-    downloads: list[Path] = field(default_factory=list)  # of finished videos
+    downloads: list[str] = field(default_factory=list)  # finished videos' names in the cache
     stats: Stats = field(default_factory=Stats)
 
 
@@ -134,7 +137,7 @@ class Worker:
     """Scores videos one after the other.
 
     Args:
-        context: of the run.
+        context: of the run. fetcher: gets the files.
         stop: when set, the video at hand is given up; its clips so far are kept.
         on_progress: called with what was done since the last call, for display.
         deliver: called with a report whenever one is due.
@@ -143,12 +146,14 @@ class Worker:
     def __init__(
         self,
         context: Context,
+        fetcher: Fetcher,
         stop: threading.Event,
         deliver: Callable[[Report], None],
         on_progress: Callable[[Stats], None],
     ) -> None:
         self.context = context
         self.stop = stop
+        self._fetcher = fetcher
         self._deliver = deliver
         self._on_progress = on_progress
         self._child = Child(context.plan.limits, stop)
@@ -159,6 +164,7 @@ class Worker:
         # Of the video at hand: what may not be committed before the video is finished.
         self._held: dict[str, list[dict[str, Any]]] = {"clips": [], "quarantine": []}
         self._emitted: set[str] = set()
+        self._downloaded = False
         self._faults: dict[str, list[dict[str, Any]]] = {}  # of clips whose rows are to come
 
     def close(self) -> None:
@@ -168,7 +174,7 @@ class Worker:
     def process(self, task: Task) -> None:
         """Score one video; its faults become rows of the quarantine."""
         before = len(self._rows["quarantine"])
-        self._emitted, self._faults = set(), {}
+        self._emitted, self._faults, self._downloaded = set(), {}, False
         try:
             job = self._job(task)
         except DataError as error:
@@ -218,8 +224,12 @@ class Worker:
     # ------------------------------------------------------------------ one video
 
     def _job(self, task: Task) -> VideoJob:
-        row = task.row
-        path = acquire(row, self.context.acquire, self.context.cache)
+        fetched = task.fetched or self._fetcher.fetch(task.row)
+        if isinstance(fetched, DataError):
+            raise fetched
+        self._downloaded = fetched.is_download
+        row = replace(task.row, rights={**fetched.rights, **task.row.rights})
+        path = fetched.path
         try:
             size, digest = content_edges(path)
         except OSError as error:
@@ -247,6 +257,7 @@ class Worker:
             else self.context.unfinished.get(identity, frozenset()),
             clips=task.clips,
             media=self.context.out if self.context.plan.media == "clips" else None,
+            banned=self.context.banned,
         )
 
     def _moved(self, video: Mapping[str, Any], task: Task) -> Stats:
@@ -284,7 +295,7 @@ class Worker:
             self._video_failed("acquire", task, source["video_id"], source["source_key"], lost, 1)
             stats.failed = 1
         else:
-            self._finish(task, source["video_id"], None)
+            self._finish(task, source["video_id"])
         return stats
 
     def _attempts(self, task: Task, job: VideoJob) -> Stats:
@@ -331,12 +342,12 @@ class Worker:
                     self._rows["videos"].append(message.row)
                 stats.decoded, stats.cpu, stats.steps = message.seconds, message.cpu, message.steps
                 if job.source is None:  # else its other clips are still to come
-                    self._finish(task, job.video_id, job.path)
+                    self._finish(task, job.video_id)
             if self.stop.is_set():
                 self._child.close()
                 break
 
-    def _finish(self, task: Task, identity: str, path: Path | None) -> None:
+    def _finish(self, task: Task, identity: str) -> None:
         for table, ids in task.retires.items():
             self._retire(identity, table, ids)
         self._retire(identity, "quarantine", task.faults.get("", ()))
@@ -344,8 +355,8 @@ class Worker:
         self._rows["quarantine"] += self._held["quarantine"]
         self._held["quarantine"] = []
         self._report.finished.append(identity)
-        if path is not None and path.is_relative_to(self.context.cache):
-            self._report.downloads.append(path)
+        if self._downloaded:
+            self._report.downloads.append(cache_key(task.row))
 
     def _release(self, task: Task, identity: str) -> None:
         """Let the held clips of a video be committed, each together with its faults."""
@@ -395,17 +406,18 @@ class Worker:
         row.update(
             video_id=identity,
             source_key=key,
-            source=self.context.plan.source,
+            source=task.row.sources[0],
             dataset_id=task.row.dataset_id,
             location=task.row.location,
             state="failed",
             reason=str(error).splitlines()[0],
             split_fingerprint=self.context.plan.fingerprints["split"],
             size_bytes=size_of(task.row.location),
+            **named_clips(task.row),
             **{name: task.row.rights.get(name, "unknown") for name in RIGHTS},
         )
         self._rows["videos"].append(row)
-        self._finish(task, identity, None)
+        self._finish(task, identity)
 
     def _keeps_old(self, task: Task, identity: str) -> bool:
         """True where a video that had clips could not be split anew: it keeps them."""
@@ -497,7 +509,8 @@ def _plain_row(row: VideoRow) -> dict[str, Any]:
 
 def _arrow_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with maps as pyarrow takes them: a list of pairs."""
-    prints = row.get("fingerprints")
-    return (
-        {**row, "fingerprints": sorted(prints.items())} if isinstance(prints, dict) else dict(row)
-    )
+    maps = {name: row[name] for name in ("fingerprints", "also") if name in row}
+    return {
+        **row,
+        **{name: sorted(m.items()) if isinstance(m, Mapping) else m for name, m in maps.items()},
+    }
