@@ -27,9 +27,9 @@ def join(video: Path, audio: Path, out: Path) -> None:
     """Copy the packets of a video track and of an audio track into one new file.
 
     Nothing is encoded, and each keeps its own times: tracks of unequal length stay so. The file is
-    MP4, whose times are exact (of sound that starts late to 0.1 ms); Matroska where both files are (its times are whole milliseconds,
-    which they then are already, and it says how much of the last Opus packet is heard) and where
-    MP4 does not hold a codec.
+    MP4, whose times are exact (of sound that starts late to 0.1 ms). It is Matroska where both
+    files are (its times are whole milliseconds, which theirs then are already, and it says how
+    much of the last Opus packet is heard) and where MP4 does not hold a codec.
 
     Args:
         video: its largest video stream is taken, sound in it is left out.
