@@ -270,3 +270,20 @@ def clip_schema(recipe: Recipe) -> pa.Schema:
 
 
 VIDEO_SCHEMA = pa.schema(VIDEO_FIELDS)
+
+PURGED_SCHEMA = pa.schema(
+    [
+        *_required(
+            ("id", pa.string()),  # of the clip or the video
+            ("kind", pa.string()),  # clip | video; a purged video's clips have rows of their own
+            ("video_id", pa.string()),
+        ),
+        pa.field("source_key", pa.string()),  # of the video; null where it was never known
+        pa.field("dataset_id", pa.string()),
+        pa.field("location", pa.string()),
+        # Of a clip, seconds as in the clip table: another splitter gives other ids.
+        pa.field("start", pa.float64()),
+        pa.field("end", pa.float64()),
+    ]
+)
+"""What `vidcurate purge` removed, so that no later pass takes it again."""
