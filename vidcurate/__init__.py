@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vidcurate.acquire.archive import BrokenTarError as BrokenTarError
     from vidcurate.acquire.archive import tar_members as tar_members
     from vidcurate.clip import url_key as url_key
     from vidcurate.errors import AcquireError as AcquireError
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from vidcurate.units import Size as Size
 
 _HOME = {
-    "acquire.archive": ["tar_members"],
+    "acquire.archive": ["BrokenTarError", "tar_members"],
     "clip": ["url_key"],
     "errors": [
         "AcquireError",
@@ -109,6 +110,7 @@ __all__ = [
     "AcquireError",
     "Annotator",
     "Box",
+    "BrokenTarError",
     "Clip",
     "ClipRow",
     "Column",

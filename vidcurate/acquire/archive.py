@@ -20,6 +20,14 @@ _CHUNK = 1024 * 1024
 _BROKEN = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
 
 
+class BrokenTarError(AcquireError):
+    """A tar that is broken or cut short. `member`: the name of the one that is cut, if known."""
+
+    def __init__(self, message: str, member: str | None = None) -> None:
+        super().__init__(message)
+        self.member = member
+
+
 def member(location: str) -> tuple[Path, str] | None:
     """The tar and the member's name in a location `<tar>#<name>`; None where it names no member.
 
@@ -43,8 +51,9 @@ def tar_members(tar: Path) -> Iterator[tarfile.TarInfo]:
     A member's bytes lie at `offset_data` (a sparse file's do not: `issparse()`).
 
     Raises:
-        AcquireError: unreadable, no plain tar, or broken or cut short after the members that were
-            given; a member whose bytes are not all there is not given.
+        BrokenTarError: no plain tar, or broken or cut short after the members that were given; a
+            member whose bytes are not all there is not given.
+        AcquireError: the file cannot be read.
     """
     try:
         with tar.open("rb") as file:
@@ -61,24 +70,24 @@ def _members(file: IO[bytes], tar: Path) -> Iterator[tarfile.TarInfo]:
             while (info := archive.next()) is not None:
                 # A negative size would send tarfile back to the same member for ever.
                 if info.size < 0 or info.offset <= last:
-                    raise AcquireError(f"{tar}: broken header at byte {info.offset}")
+                    raise BrokenTarError(f"{tar}: broken header at byte {info.offset}")
                 last = info.offset
                 if not info.issparse() and info.isreg() and info.offset_data + info.size > size:
-                    raise AcquireError(
-                        f"{tar}: cut short in {info.name!r}, which has {info.size} bytes"
+                    raise BrokenTarError(
+                        f"{tar}: cut short in {info.name!r}, which has {info.size} bytes", info.name
                     )
                 yield info
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
             end = archive.offset
     except _BROKEN as error:
-        raise AcquireError(f"{tar}: not a readable plain tar: {error}") from error
+        raise BrokenTarError(f"{tar}: not a readable plain tar: {error}") from error
     # tarfile ends silently at a header that it cannot read.
     file.seek(end)
     block = file.read(tarfile.BLOCKSIZE)
     if not block:
-        raise AcquireError(f"{tar}: no end mark: it may be cut short; the members so far are whole")
+        raise BrokenTarError(f"{tar}: no end mark: it may be cut short")
     if block.strip(b"\0"):
-        raise AcquireError(f"{tar}: broken header at byte {end}; what follows cannot be read")
+        raise BrokenTarError(f"{tar}: broken header at byte {end}; what follows cannot be read")
 
 
 def extract(tar: Path, name: str, target: Path, max_size: int) -> None:
