@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vidcurate.acquire.archive import BrokenTarError as BrokenTarError
+    from vidcurate.acquire.archive import tar_members as tar_members
     from vidcurate.clip import url_key as url_key
     from vidcurate.errors import AcquireError as AcquireError
     from vidcurate.errors import DataError as DataError
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from vidcurate.operator.columns import Column as Column
     from vidcurate.operator.columns import column as column
     from vidcurate.operator.decorator import scorer as scorer
+    from vidcurate.operator.mapping import RowMap as RowMap
+    from vidcurate.operator.mapping import TypeName as TypeName
+    from vidcurate.operator.mapping import fit_value as fit_value
+    from vidcurate.operator.mapping import tell_types as tell_types
     from vidcurate.operator.metadata import MetadataRow as MetadataRow
     from vidcurate.operator.metadata import header as header
     from vidcurate.operator.metadata import metadata_files as metadata_files
@@ -55,6 +61,7 @@ if TYPE_CHECKING:
     from vidcurate.units import Size as Size
 
 _HOME = {
+    "acquire.archive": ["BrokenTarError", "tar_members"],
     "clip": ["url_key"],
     "errors": [
         "AcquireError",
@@ -85,6 +92,7 @@ _HOME = {
     ],
     "operator.columns": ["Column", "column"],
     "operator.decorator": ["scorer"],
+    "operator.mapping": ["RowMap", "TypeName", "fit_value", "tell_types"],
     "operator.metadata": [
         "MetadataRow",
         "header",
@@ -102,6 +110,7 @@ __all__ = [
     "AcquireError",
     "Annotator",
     "Box",
+    "BrokenTarError",
     "Clip",
     "ClipRow",
     "Column",
@@ -120,6 +129,7 @@ __all__ = [
     "RecipeError",
     "Resources",
     "RowFault",
+    "RowMap",
     "Run",
     "ScoreError",
     "Scorer",
@@ -127,12 +137,14 @@ __all__ = [
     "Size",
     "Source",
     "Splitter",
+    "TypeName",
     "UserError",
     "VidcurateError",
     "VideoInfo",
     "VideoRow",
     "__version__",
     "column",
+    "fit_value",
     "header",
     "metadata_files",
     "open",
@@ -140,6 +152,8 @@ __all__ = [
     "parse_time",
     "read_rows",
     "scorer",
+    "tar_members",
+    "tell_types",
     "url_key",
 ]
 

@@ -250,6 +250,9 @@ INDEX_SCHEMA = pa.schema(
 )
 
 
+_PACKED = {"location", "path", "split", "captions", "scores", "rights", "out_width", "out_height"}
+
+
 def source_column(name: str, reserved: Sequence[str]) -> str:
     """The clip table's name for a dataset's own column: `source_<name>` where ours has it."""
     return f"source_{name}" if name in reserved else name
@@ -263,6 +266,7 @@ def source_fields(recipe: Recipe) -> dict[str, dict[str, pa.Field]]:
     from vidcurate.operator.base import Source
 
     reserved = {f.name for f in CLIP_FIELDS} | {c for s in recipe.score for c in s.columns}
+    reserved |= _PACKED  # pack puts its own beside the clip's columns
     taken: dict[str, pa.DataType] = {}
     found: dict[str, dict[str, pa.Field]] = {}
     for step in recipe.sources:
@@ -293,3 +297,20 @@ def clip_schema(recipe: Recipe) -> pa.Schema:
 
 
 VIDEO_SCHEMA = pa.schema(VIDEO_FIELDS)
+
+PURGED_SCHEMA = pa.schema(
+    [
+        *_required(
+            ("id", pa.string()),  # of the clip or the video
+            ("kind", pa.string()),  # clip | video; a purged video's clips have rows of their own
+            ("video_id", pa.string()),
+        ),
+        pa.field("source_key", pa.string()),  # of the video; null where it was never known
+        pa.field("dataset_id", pa.string()),
+        pa.field("location", pa.string()),
+        # Of a clip, seconds as in the clip table: another splitter gives other ids.
+        pa.field("start", pa.float64()),
+        pa.field("end", pa.float64()),
+    ]
+)
+"""What `vidcurate purge` removed, so that no later pass takes it again."""

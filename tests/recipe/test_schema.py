@@ -35,7 +35,7 @@ def test_every_operator_stands_under_its_key(schema):
         if not names:
             assert step["items"]["not"] == {}
             continue
-        step = step if section == "source" else step["items"]
+        step = step["anyOf"][0] if section == "source" else step["items"]
         bare, keyed, *named = step["anyOf"]
         assert bare["enum"] == names
         assert sorted(keyed["properties"]) == names

@@ -118,7 +118,10 @@ def test_another_source_is_an_exclude_list_with_its_own_where(tmp_path):
     [
         ("missing.txt", "missing.txt cannot be read: No such file"),
         ({"tabel": {}}, "did you mean 'table'"),
-        ({"table": {"path": "x", "pth": "x"}}, "exclude: table: pth: Extra inputs are not permitted"),
+        (
+            {"table": {"path": "x", "pth": "x"}},
+            "exclude: table: pth: Extra inputs are not permitted",
+        ),
     ],
 )
 def test_a_list_that_cannot_be_used_is_told(tmp_path, exclude, message):
@@ -230,8 +233,10 @@ class Scattered(Source):
     def videos(self) -> Iterator[VideoRow | RowFault]:
         for i in range(self.n):
             for video in "abc":
-                yield VideoRow(f"https://x.org/{video}.mp4", clips=(ClipRow(i, i + 1.0),))
-        yield VideoRow("https://x.org/a.mp4", clips=(ClipRow(0, 1.0),))
+                clip = ClipRow(i, i + 1.0, caption=f"{video} {i}")
+                yield VideoRow(f"https://x.org/{video}.mp4", clips=(clip,))
+        yield VideoRow("https://x.org/a.mp4", clips=(ClipRow(0, 1.0, caption="a 0"),))
+        yield VideoRow("https://x.org/a.mp4", clips=(ClipRow(0, 1.0, caption="another"),))
 """
 
 
@@ -246,7 +251,9 @@ def test_rows_of_a_video_are_brought_together_wherever_they_stand(tmp_path, limi
     videos, [fault] = read(intake({"scattered": {}}, limit=limit, scratch=tmp_path))
     assert [v.location[-5] for v in videos] == ["a", "b", "c"][:limit]
     assert {tuple(times(v)) for v in videos} == {((0, 1), (1, 2), (2, 3))}
+    # A row that says the same is none; one that says something else is not lost silently.
     assert fault.message == "the clip from 0 s to 1 s is named twice; the first row is taken"
+    assert fault.payload["caption"] == "another"
 
 
 def test_a_limit_reads_no_further_than_it_must(tmp_path):

@@ -10,10 +10,12 @@ import csv
 import gzip
 import json
 import math
+import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -28,6 +30,10 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the files that are read; all but Parquet also with `.gz` behind."""
 
 _CELL = 2**27  # characters: published cells are far longer than csv's own limit
+_PEEK = 1_000  # rows of JSON that tell its columns
+_SHOWN = 2_000  # characters of a cell in the quarantine
+# A packed file that is cut off or damaged, a damaged page of a Parquet file, a failing disk.
+_BROKEN = (EOFError, OSError, zlib.error, pa.ArrowInvalid)
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 _SECONDS = re.compile(r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
 
@@ -44,9 +50,9 @@ class MetadataRow:
     values: Mapping[str, Any]
 
     def fault(self, message: str) -> RowFault:
-        """That this row cannot be used, with its values as the payload."""
-        simple = str | int | float | bool | None
-        plain = {k: v if isinstance(v, simple) else str(v) for k, v in self.values.items()}
+        """That this row cannot be used; the payload is its values, long ones cut short."""
+        simple = int | float | bool | None
+        plain = {k: v if isinstance(v, simple) else _short(v) for k, v in self.values.items()}
         return RowFault(self.where, message, plain)
 
 
@@ -73,6 +79,8 @@ def metadata_files(given: str, who: str) -> list[Path]:
     for file in files:
         if suffix_of(file) not in SUFFIXES:
             raise UserError(f"{who}: {file} ends in none of {', '.join(SUFFIXES)}")
+        if not os.access(file, os.R_OK):
+            raise UserError(f"{who}: {file} cannot be read; check its permissions")
     return files
 
 
@@ -103,19 +111,40 @@ def read_rows(file: Path, who: str, *, items: str = "item") -> Iterator[Metadata
         rows = _json_items(file, items)
     else:
         rows = _json_lines(file)
-    for number, row in rows:
-        where = f"{file}:{number}"
-        yield RowFault(where, row) if isinstance(row, str) else MetadataRow(where, row)
+    number = 0
+    try:
+        for number, row in rows:
+            where = f"{file}:{number}"
+            yield RowFault(where, row) if isinstance(row, str) else MetadataRow(where, row)
+    except _BROKEN as error:
+        message = f"not readable from here to the file's end: {error}"
+        yield RowFault(f"{file}:{number + 1}", message)
 
 
-def header(file: Path, who: str) -> list[str]:
-    """The columns that a CSV or TSV file names.
+def header(file: Path, who: str, *, items: str = "item") -> list[str]:
+    """The columns of a file: of CSV, TSV and Parquet as it names them, in the file's order.
+
+    Of JSONL and JSON: the keys of the first 1,000 rows; none where these cannot be read.
+
+    Args:
+        file, who, items: as of `read_rows`.
 
     Raises:
-        UserError: not UTF-8, empty, or a column stands there twice.
+        UserError: a CSV is not UTF-8, empty, or has a column twice; a Parquet file is none.
     """
-    with _csv_text(file) as lines:
-        names: list[str] = next(_csv_reader(lines, file), [])
+    suffix = suffix_of(file)
+    if suffix == ".parquet":
+        with parquet_file(file, who) as parquet:
+            return list(parquet.schema_arrow.names)
+    if suffix not in (".csv", ".tsv"):
+        rows = islice(read_rows(file, who, items=items), _PEEK)
+        found = (row.values for row in rows if isinstance(row, MetadataRow))
+        return list(dict.fromkeys(name for values in found for name in values))
+    try:
+        with _csv_text(file) as lines:
+            names: list[str] = next(_csv_reader(lines, file), [])
+    except (*_BROKEN, csv.Error) as error:
+        raise UserError(f"{who}: {file} cannot be read: {error}") from error
     if not _is_unicode("".join(names)):
         raise UserError(
             f"{who}: {file} is not UTF-8; convert it, for example with iconv -f LATIN1 -t UTF-8 "
@@ -162,7 +191,12 @@ def parse_time(value: Any) -> float | None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
-    raise ValueError(f"{value!r} is not a time; write seconds or HH:MM:SS.mmm")
+    raise ValueError(f"{repr(value)[:80]} is not a time; write seconds or HH:MM:SS.mmm")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def _binary(file: Path) -> IO[bytes]:
@@ -231,7 +265,8 @@ def _json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
 def _json_items(file: Path, items: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Rows count from 1; what follows a mistake in the JSON cannot be read."""
     number = 0
-    with _binary(file) as text, closing(ijson.items(text, items, use_float=True)) as found:
+    with _binary(file) as text:
+        found = ijson.items(text, items, use_float=True)
         while True:
             try:
                 row = next(found)

@@ -197,11 +197,15 @@ class Intake:
         clips = list(first.clips)
         fields, rights = dict(first.fields), dict(first.rights)
         for row in others:
-            fields = {**row.fields, **fields}
             rights = {**row.rights, **rights}
             if not clips and not row.clips and row.sources == first.sources:
-                yield RowFault(row.location, "names the video a second time", source=row.sources[0])
+                if _agree(ClipRow(fields=fields), ClipRow(fields=row.fields)):
+                    fields = {**row.fields, **_known(fields)}
+                else:
+                    message = "the video is named twice; the first row is taken"
+                    yield RowFault(row.location, message, _plain(row.fields), row.sources[0])
                 continue
+            fields = {**row.fields, **_known(fields)}
             # Where one source names parts and another the whole, the whole is one more clip.
             if not clips:
                 clips = [ClipRow(sources=first.sources)]
@@ -210,12 +214,15 @@ class Intake:
                 if at is None:
                     clips.append(clip)
                 elif clip.sources[0] in clips[at].sources:
-                    yield RowFault(
-                        row.location,
-                        f"{_times(clip)} is named twice; the first row is taken",
-                        {"start": clip.start, "end": clip.end, "caption": clip.caption},
-                        source=clip.sources[0],
-                    )
+                    if not _agree(clips[at], clip):
+                        message = f"{_times(clip)} is named twice; the first row is taken"
+                        says = {"start": clip.start, "end": clip.end, "caption": clip.caption}
+                        says |= _plain(clip.fields)
+                        yield RowFault(row.location, message, says, clip.sources[0])
+                        continue
+                    merged = {**clip.fields, **_known(clips[at].fields)}
+                    caption = clips[at].caption or clip.caption
+                    clips[at] = replace(clips[at], fields=merged, caption=caption)
                 else:
                     clips[at] = _both(clips[at], clip)
                     self.counts[clip.sources[0]].shared += 1
@@ -283,6 +290,23 @@ def _same(one: ClipRow, other: ClipRow) -> bool:
     if one.end is None or other.end is None:
         return near and one.end is other.end
     return near and abs(one.end - other.end) <= _SAME
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _agree(one: ClipRow, other: ClipRow) -> bool:
+    """True where two rows of one dataset say nothing different of a clip."""
+    mine, theirs = _known(one.fields), _known(other.fields)
+    same = all(mine[name] == theirs[name] for name in mine.keys() & theirs.keys())
+    return same and (None in (one.caption, other.caption) or one.caption == other.caption)
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """As the quarantine's JSON holds it."""
+    simple = str | int | float | bool | None
+    return {name: v if isinstance(v, simple) else str(v)[:2000] for name, v in fields.items()}
 
 
 def _both(first: ClipRow, other: ClipRow) -> ClipRow:

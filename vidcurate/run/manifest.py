@@ -30,6 +30,7 @@ KEYS: Mapping[str, str] = {
     "vectors": "clip_id",
     "groups": "clip_id",
     "annotations": "clip_id",
+    "purged": "id",
 }
 """The tables of a run directory, and the column that names a row in each."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import write_part
 from vidcurate.run.tables import Run, literal, quoted
 from vidcurate.run.worker import quarantine_row
-from vidcurate.shards.pack import PackFailure, PackReport, pack_selection
+from vidcurate.shards.index import read_index
+from vidcurate.shards.pack import PackFailure, PackReport, pack_selection, plan_digest
 
 _NUMBERS = ("bool", "int32", "int64", "float32", "float64")
 _ARROW_NUMBERS = (pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64())
@@ -82,6 +83,32 @@ def pack(
     return report
 
 
+def plan_without(run: Run, recipe: Recipe, selection: str, gone: Collection[str]) -> str | None:
+    """The packer's plan of a packed selection once some of its clips are purged.
+
+    Args:
+        run: as it was before. gone: clip ids.
+
+    Returns:
+        what index.json's `plan` will be; None where the shards are not those of the selection.
+    """
+    index = read_index(run.out / "shards" / selection)
+    written = run.out / "selections" / selection / "selection.yaml"
+    if recipe.pack is None or index is None or not written.is_file():
+        return None
+    tried = {f["clip_id"] for f in index["failures"]}
+    faults = run.sql(
+        f"SELECT clip_id FROM quarantine WHERE stage = 'pack' AND operator = {literal(selection)}"
+    )
+    lost = set(faults.column(0).to_pylist()) - tried
+    rows = [r for r in _selected(run, recipe, selection) if r["clip_id"] not in lost]
+    clips = pa.Table.from_pylist(rows, _schema(run))
+    if plan_digest(clips, recipe.pack) != index["plan"]:
+        return None
+    left = pa.Table.from_pylist([r for r in rows if r["clip_id"] not in gone], clips.schema)
+    return plan_digest(left, recipe.pack)
+
+
 def _schema(run: Run) -> pa.Schema:
     text = pa.map_(pa.string(), pa.string())
     return pa.schema(
@@ -103,9 +130,28 @@ def _rows(
     run: Run, recipe: Recipe, selection: str, cache: Path, lost: list[PackFailure]
 ) -> Iterator[dict[str, Any]]:
     """The selected clips as the packer wants them; those without their source are `lost`."""
+    fetcher = Fetcher(recipe.acquire, cache, HostLimits(), threading.Event())
+    own = _own_columns(recipe)
+    paths: dict[str, Path | AcquireError] = {}
+    for row in _selected(run, recipe, selection):
+        source = VideoRow(
+            location=row["location"],
+            key=row["source_key"],
+            dataset_id=row["video_own_id"],
+            fields={name: row[name] for name in own if name in row},
+        )
+        path = _path(run.out, row, source, fetcher, paths)
+        if isinstance(path, AcquireError):
+            lost.append(PackFailure(row["clip_id"], row["video_id"], path))
+        else:
+            yield row | {"path": str(path)}
+
+
+def _selected(run: Run, recipe: Recipe, selection: str) -> Iterator[dict[str, Any]]:
+    """The selected clips as the packer wants them, but for their paths."""
     rights = ", ".join(f"v.{name}" for name in RIGHTS)
     rows = run.sql(
-        f"SELECT c.*, v.location, v.source_key, v.dataset_id AS video_own_id, "
+        "SELECT c.*, v.location, v.source_key, v.dataset_id AS video_own_id, "
         f"{rights}, s.split "
         f"FROM {quoted(f'selection_{selection}')} s JOIN clips c USING (clip_id) "
         "JOIN videos v ON v.video_id = c.video_id WHERE s.fate = 'kept' "
@@ -119,28 +165,13 @@ def _rows(
         if spec.dtype in _NUMBERS
     ]
     captions = [c for c in rows.column_names if c.startswith("caption_")]
-    own = {f.name for fields in source_fields(recipe).values() for f in fields.values()}
-    own &= set(rows.column_names)
-    numbers += [c for c in sorted(own) if rows.schema.field(c).type in _ARROW_NUMBERS]
-    fetcher = Fetcher(recipe.acquire, cache, HostLimits(), threading.Event())
-    paths: dict[str, Path | AcquireError] = {}
+    own = sorted(_own_columns(recipe) & set(rows.column_names))
+    numbers += [c for c in own if rows.schema.field(c).type in _ARROW_NUMBERS]
     for row in rows.to_pylist():
-        source = VideoRow(
-            location=row.pop("location"),
-            key=row.pop("source_key"),
-            dataset_id=row.pop("video_own_id"),
-            fields={name: row[name] for name in own},
-        )
-        row["location"] = source.location
-        path = _path(run.out, row, source, fetcher, paths)
-        if isinstance(path, AcquireError):
-            lost.append(PackFailure(row["clip_id"], row["video_id"], path))
-            continue
         width, height = row["width"], row["height"]
         for editor in recipe.editors:
             width, height = editor.size(width, height)
         same = (width, height) == (row["width"], row["height"])
-        row["path"] = str(path)
         row["captions"] = [
             (c.removeprefix("caption_"), row[c]) for c in captions if isinstance(row[c], str)
         ]
@@ -148,6 +179,11 @@ def _rows(
         row["rights"] = [(n, row.pop(n)) for n in RIGHTS]
         row["out_width"], row["out_height"] = (None, None) if same else (width, height)
         yield row
+
+
+def _own_columns(recipe: Recipe) -> set[str]:
+    """The datasets' own columns of the clip table."""
+    return {f.name for fields in source_fields(recipe).values() for f in fields.values()}
 
 
 def _path(

@@ -136,8 +136,7 @@ class _Driver:
         self.result = ScoreResult()
         self._on_progress = on_progress
         self._workers = workers or available_cores()
-        self.intake = Intake(recipe, limit=limit, scratch=lease.out)
-        self._videos = self.intake if videos is None else videos
+        self._given = videos
         self._committer = Committer(lease)
         self._committer.clean()
         self._todo = todo.Todo()
@@ -152,6 +151,9 @@ class _Driver:
 
     def prepare(self, run: tables.Run) -> None:
         """Survey what there is to do."""
+        purged = run.table("purged", ["id"]).column(0).to_pylist()
+        self.intake = Intake(self.recipe, banned=purged, limit=self.limit, scratch=self.out)
+        self._videos = self.intake if self._given is None else self._given
         self._todo = todo.survey(run, self.recipe)
         self._open_clips = {
             v: set(c) for v, c in self._todo.unfinished.items() if v not in self._todo.outdated

@@ -121,7 +121,7 @@ class _VideoPass:
         self.is_split = bool(split) and (known is None or len(split) > 1)
         if known is None:
             # What the dataset says of a part of the video is no word on its scenes.
-            whole = [r for r in rows if r.start is None and r.end is None]
+            whole = [r for r in rows if r.start is None and r.end is None and r.frames is None]
             row = whole[0] if len(rows) == len(whole) == 1 else ClipRow()
             return [Interval(row=row, crop=fixed, find_box=find)]
         padded = rows if len(rows) == len(known) else (ClipRow(),) * len(known)

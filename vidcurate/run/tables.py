@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from vidcurate.clip import (
     CLIP_FIELDS,
     INDEX_SCHEMA,
+    PURGED_SCHEMA,
     QUARANTINE_SCHEMA,
     SELECTION_SCHEMA,
     VIDEO_SCHEMA,
@@ -47,6 +48,7 @@ BASE: Mapping[str, pa.Schema] = {
     "vectors": _CLIP_ID,
     "groups": _CLIP_ID,
     "annotations": _CLIP_ID,
+    "purged": PURGED_SCHEMA,
 }
 """The columns that each table has even while it is empty."""
 
@@ -79,7 +81,7 @@ class Run:
     """A run directory as it stood when it was opened; made by `vidcurate.open`.
 
     Tables: clips (groups and annotations joined), videos, quarantine, vectors, groups,
-    annotations, index (of all packed selections), and selection_<name> for each selection.
+    annotations, purged, index (of all packed selections), and selection_<name> for each selection.
     """
 
     def __init__(self, out: Path, memory: int) -> None:
@@ -146,7 +148,7 @@ class Run:
         """A table, with the units and descriptions of its columns as Arrow field metadata.
 
         Args:
-            name: clips, videos, quarantine, vectors, groups or annotations.
+            name: clips, videos, quarantine, vectors, groups, annotations or purged.
             columns: those wanted; default all. where: a SQL condition on its columns.
 
         Raises:

@@ -50,7 +50,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
 def write_index(
     folder: Path,
     name: str,
-    parts: Iterable[Path],
+    parts: Iterable[Path | pa.Table],
     shards: list[dict[str, Any]],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def write_index(
 
     Args:
         folder: of the selection's shards. name: of the index file, without suffix.
-        parts: Parquet files with the index rows of a shard each, in order.
+        parts: the index rows in order, as Parquet files or tables, one at a time.
         shards: what index.json says of each shard: path, bucket, rows, bytes, sha256.
-        about: further keys of index.json.
+        about: further keys of index.json; `made_by` where older bytes are kept.
 
     Returns:
         what index.json holds; `digest` covers sample_id, bucket, split, shard, offsets and sha256
@@ -73,7 +73,7 @@ def write_index(
         pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer,
     ):
         for part in parts:
-            rows = pq.read_table(part, schema=INDEX_SCHEMA)
+            rows = part if isinstance(part, pa.Table) else pq.read_table(part, schema=INDEX_SCHEMA)
             for line in _digest_lines(rows):
                 digest.update(line)
             writer.write_table(rows)
@@ -82,9 +82,9 @@ def write_index(
         buckets[shard["bucket"]] += shard["rows"]
     index = {
         "schema_version": SCHEMA_VERSION,
+        "made_by": made_by(),
         **about,
         "digest": digest.hexdigest(),
-        "made_by": made_by(),
         "rows": sum(buckets.values()),
         "buckets": dict(sorted(buckets.items())),
         "index": [relative],

@@ -102,15 +102,12 @@ def pack_selection(
     """
     if pack.encode != "copy":
         check_preset(pack.encode)
-    rows: list[_Row] = clips.sort_by("clip_id").to_pylist()
-    for row in rows:
-        for name in ("captions", "scores", "rights"):
-            row[name] = _mapping(row.get(name))
+    rows = _plain(clips)
     plan = _plan_digest(rows, pack)
     try:
         done = read_index(folder)
         if done is not None and done["plan"] == plan and _is_whole(folder, done):
-            _tidy(folder, done, keep=None)
+            tidy(folder, done)
             return _report(folder, done)
         return _Packer(rows, pack, folder, plan, workers, limits, progress).run()
     except OSError as error:
@@ -118,6 +115,20 @@ def pack_selection(
             f"{folder} cannot be written ({error.strerror or error}); free space or mend the "
             "permissions and run again: what is cut is kept"
         ) from error
+
+
+def plan_digest(clips: pa.Table, pack: Pack) -> str:
+    """The key `plan` of index.json once these clips are packed; `path` is not needed."""
+    return _plan_digest(_plain(clips), pack)
+
+
+def _plain(clips: pa.Table) -> list[_Row]:
+    """The rows of the clip table, in the order of their ids."""
+    rows: list[_Row] = clips.sort_by("clip_id").to_pylist()
+    for row in rows:
+        for name in ("captions", "scores", "rights"):
+            row[name] = _mapping(row.get(name))
+    return rows
 
 
 class _Packer:
@@ -154,7 +165,7 @@ class _Packer:
 
     def run(self) -> PackReport:
         self.folder.mkdir(parents=True, exist_ok=True)
-        _tidy(self.folder, read_index(self.folder), keep=self.work)
+        tidy(self.folder, read_index(self.folder), keep=self.work)
         self.work.mkdir(exist_ok=True)
         plan = self._planned()
         shards = [self._shard(i, shard) for i, shard in enumerate(plan["shards"])]
@@ -172,7 +183,7 @@ class _Packer:
                 "encoded": plan["encoded"],
             },
         )
-        _tidy(self.folder, index, keep=None)
+        tidy(self.folder, index)
         return _report(self.folder, index)
 
     # ------------------------------------------------------------------ cuts and plan
@@ -411,7 +422,7 @@ def _is_whole(folder: Path, index: Mapping[str, Any]) -> bool:
     )
 
 
-def _tidy(folder: Path, index: Mapping[str, Any] | None, keep: Path | None) -> None:
+def tidy(folder: Path, index: Mapping[str, Any] | None, keep: Path | None = None) -> None:
     """Remove what no index names: shards of an older plan, unfinished files, work folders.
 
     keep: a work folder to go on with; nothing of its plan is removed.

@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,18 @@ def test_tabs(tmp_path: Path) -> None:
     assert one_video(Table(path=path)).fields == {"notes": "one, two"}
 
 
+def test_a_json_list_and_a_packed_file(tmp_path: Path) -> None:
+    (tmp_path / "table.json").write_text('[{"path": "a.mp4", "views": 7}, 5]')
+    table = Table(path=str(tmp_path / "table.json"))
+    assert table.dataset_schema() == pa.schema({"views": pa.int64()})
+    [video], [fault] = read(table)
+    assert video.fields == {"views": 7}
+    assert (fault.where, fault.message) == (f"{tmp_path}/table.json:2", "not a JSON object")
+    with gzip.open(tmp_path / "table.csv.gz", "wt") as file:
+        file.write("path,views\na.mp4,7\n")
+    assert one_video(Table(path=str(tmp_path / "table.csv.gz"))).fields == {"views": 7}
+
+
 def test_a_column_without_a_name_is_left_out(tmp_path: Path) -> None:
     path = csv_file(tmp_path, ",path,views\n0,a.mp4,7\n")
     assert one_video(Table(path=path)).fields == {"views": 7}
@@ -326,7 +339,7 @@ def test_a_column_without_a_name_is_left_out(tmp_path: Path) -> None:
     ("name", "content", "parameters", "message"),
     [
         ("gone.csv", None, {}, "is not a file; set the source's path"),
-        ("t.xlsx", b"x", {}, "ends in none of .csv, .tsv, .jsonl, .ndjson, .parquet"),
+        ("t.xlsx", b"x", {}, "ends in none of .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
         ("t.csv", b"", {}, "its first line must name the columns"),
         ("t.csv", b"path,a,a\nx,1,2\n", {}, "two columns 'a'"),
         ("t.csv", b"name\nx\n", {}, "none of the columns path, file, url, video; name the one"),

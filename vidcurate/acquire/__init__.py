@@ -1,0 +1,1 @@
+"""Getting the bytes of videos: local files, members of tars, mirrors, downloads."""

@@ -1,0 +1,254 @@
+"""Getting the bytes of one video: where they are looked for, and in which order.
+
+A local file is taken as it is, a member of a tar is copied to the cache. Of a URL the mirrors of
+the recipe are asked first, then the cache, then the host: video pages through yt-dlp
+(`acquire.pages`), files by http(s) (`acquire.direct`).
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vidcurate.acquire import direct, mirror
+from vidcurate.acquire.cache import Cache, Meta, check_free, hash_file, shown
+from vidcurate.acquire.limits import HostLimits, Stopped, host_of, pause
+from vidcurate.clip import is_url, short_hash, url_key
+from vidcurate.errors import AcquireError, StorageError
+from vidcurate.operator.base import VideoRow
+from vidcurate.recipe.model import Acquire
+
+__all__ = ["Fetched", "Fetcher", "Stopped", "cache_key"]
+
+_POLL = 0.2  # seconds between looks at `stop` while other transfers of a host are waited for
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A video that is at hand.
+
+    path: a local file. rights: what its host says of it (license, channel) and, of bytes that
+    came into the cache, retrieved_at and sha256. is_download: it lies in the cache, where
+    `Fetcher.forget` drops it.
+    """
+
+    path: Path
+    rights: Mapping[str, str] = field(default_factory=dict)
+    is_download: bool = False
+
+
+class Fetcher:
+    """Fetches videos; one for all threads of a process.
+
+    Args:
+        cfg: of the recipe. cache: folder for downloads, made when needed.
+        limits: how often hosts are asked, shared by all who ask them.
+        stop: when set, what is under way is given up with `Stopped`; parts of files stay.
+    """
+
+    def __init__(
+        self, cfg: Acquire, cache: Path, limits: HostLimits, stop: threading.Event
+    ) -> None:
+        for pattern in cfg.mirror:
+            mirror.names_of(pattern)  # a mistake in it is told before any work
+        self._cfg = cfg
+        self._cache = Cache(cache)
+        self._limits = limits
+        self._stop = stop
+        self._transfers: dict[str, threading.BoundedSemaphore] = {}
+        self._lock = threading.Lock()
+
+    def fetch(self, row: VideoRow) -> Fetched:
+        """The local file that holds the video of a row. Thread-safe.
+
+        Raises:
+            AcquireError: missing, unreadable, refused or failed; its class and `is_transient` say
+                whether a later try may succeed.
+            StorageError: the cache cannot be written, or a download would leave less than
+                acquire.min_free.
+            UserError: a mirror, the cookies or a proxy that cannot be used as the recipe names it.
+            MissingExtraError: a package that this needs is not installed.
+            Stopped: `stop` was set.
+        """
+        from vidcurate.acquire import archive
+
+        location = row.location
+        if not is_url(location):
+            member = archive.member(location)
+            if member is None:
+                return Fetched(_local(location))
+            return self._extracted(location, *member)
+        scheme = location.partition("://")[0].lower()
+        if scheme not in ("http", "https"):
+            raise AcquireError(f"{scheme}:// is not handled: give a local path or an http(s) URL")
+        try:
+            key, host = cache_key(row), host_of(location)
+        except ValueError as error:
+            raise AcquireError(f"not a valid URL: {error}") from error
+        for pattern in self._cfg.mirror:
+            found = self._mirrored(pattern, row, key)
+            if found is not None:
+                return found
+        return self._downloaded(row, key, host)
+
+    def forget(self, row_key: str) -> bool:
+        """Drop what the cache holds of that `cache_key`, in all variants, and finished or not.
+
+        True where there was something. Bytes that another video shares stay.
+        """
+        return self._cache.forget(row_key)
+
+    # ------------------------------------------------------------------ ways to the bytes
+
+    def _extracted(self, location: str, tar: Path, name: str) -> Fetched:
+        from vidcurate.acquire import archive
+
+        with _storage(self._cache.folder):
+            stat = tar.stat()
+            # Another tar under the same name must not serve the old bytes.
+            variant = short_hash(f"{stat.st_size}:{stat.st_mtime_ns}")
+            with self._cache.lock(location, self._stop):
+                meta = self._cache.get(location, variant)
+                if meta is None:
+                    part = self._cache.part(location, variant)
+                    check_free(part.parent, self._cfg)
+                    archive.extract(tar, name, part, self._cfg.max_size)
+                    self._cache.add(location, variant, location, {}, hash_file(part))
+        return Fetched(self._cache.path(location, variant), is_download=True)
+
+    def _mirrored(self, pattern: str, row: VideoRow, key: str) -> Fetched | None:
+        place = mirror.place_of(pattern, row)
+        if place is None:
+            return None
+        if not place.is_remote:
+            path = mirror.local_file(place)
+            return Fetched(path) if path is not None else None
+        variant = f"mirror-{short_hash(place.url)}"
+        with _storage(self._cache.folder), self._cache.lock(key, self._stop):
+            meta = self._cache.get(key, variant)
+            if meta is None:
+                part = self._cache.part(key, variant)
+                url = mirror.copy(place, part, self._cfg, self._stop)
+                if url is None:
+                    return None
+                meta = self._taken(row, key, variant, url, {}, None)
+        return self._fetched(key, variant, meta)
+
+    def _downloaded(self, row: VideoRow, key: str, host: str) -> Fetched:
+        from vidcurate.acquire import pages
+
+        download = self._cfg.download
+        page = f"h{download.max_height or 'best'}" if download else ""
+        with _storage(self._cache.folder), self._cache.lock(key, self._stop):
+            for variant in ("file", page):
+                meta = self._cache.get(key, variant)
+                if meta is not None:
+                    return self._fetched(key, variant, meta)
+            if not download:
+                raise AcquireError(
+                    f"{shown(row.location)}: no mirror has it, and acquire.download is false"
+                )
+            with self._transfer(host, download.per_host):
+                rights: Mapping[str, str] = {}
+                sha256 = None
+                is_page = pages.is_page(row.location)
+                if not is_page:
+                    part = self._cache.part(key, "file")
+                    sha256 = direct.download(
+                        row.location, self._cfg, part, self._limits, self._stop
+                    )
+                    is_page = sha256 is None
+                variant = page if is_page else "file"
+                if is_page:
+                    part = self._cache.part(key, page)
+                    check_free(part.parent, self._cfg)
+                    rights = pages.fetch_page(
+                        row.location, self._cfg, part, self._limits, self._stop
+                    )
+            meta = self._taken(row, key, variant, row.location, rights, sha256)
+        return self._fetched(key, variant, meta)
+
+    # ------------------------------------------------------------------ parts of these
+
+    def _fetched(self, key: str, variant: str, meta: Meta) -> Fetched:
+        known = {"retrieved_at": meta.retrieved_at, "sha256": meta.sha256}
+        return Fetched(self._cache.path(key, variant), {**meta.rights, **known}, True)
+
+    def _taken(
+        self,
+        row: VideoRow,
+        key: str,
+        variant: str,
+        url: str,
+        rights: Mapping[str, str],
+        sha256: str | None,
+    ) -> Meta:
+        """Take a finished part into the cache, if it is what the dataset names."""
+        part = self._cache.part(key, variant)
+        sha256 = sha256 or hash_file(part)
+        expected = row.rights.get("sha256", "").strip().lower()
+        if len(expected) == 64 and expected != sha256:
+            part.unlink()
+            raise AcquireError(
+                f"{shown(url)}: not the bytes that the dataset names: their sha256 is {sha256}, "
+                f"not {expected}"
+            )
+        return self._cache.add(key, variant, url, rights, sha256)
+
+    @contextmanager
+    def _transfer(self, host: str, per_host: int) -> Iterator[None]:
+        """One of the transfers that this process may have from a host at a time."""
+        with self._lock:
+            slot = self._transfers.setdefault(host, threading.BoundedSemaphore(per_host))
+        while not slot.acquire(timeout=_POLL):
+            pause(0, self._stop)
+        try:
+            yield
+        finally:
+            slot.release()
+
+
+def cache_key(row: VideoRow) -> str:
+    """What the cache knows a row by: its source key; of a member of a tar its location.
+
+    Raises:
+        ValueError: not a valid URL.
+    """
+    if not is_url(row.location):
+        return row.location
+    return row.key or url_key(row.location)
+
+
+def _local(location: str) -> Path:
+    path = Path(location)
+    try:
+        if not path.exists():
+            broken = "a symbolic link to a missing file" if path.is_symlink() else "no such file"
+            raise AcquireError(f"{location}: {broken}")
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "a device or pipe"
+            raise AcquireError(f"{location}: {kind}, not a file")
+        with path.open("rb") as file:
+            file.read(1)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AcquireError(f"{location}: cannot be read: {reason}") from error
+    return path
+
+
+@contextmanager
+def _storage(folder: Path) -> Iterator[None]:
+    """Errors of writing the cache, told as such."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space, or set VIDCURATE_CACHE to a larger disk"
+        raise StorageError(
+            f"{folder}: cannot be written: {error.strerror or error}; "
+            + (remedy if full else "set VIDCURATE_CACHE to a folder that can be")
+        ) from error
