@@ -120,7 +120,7 @@ def _schema(run: Run) -> pa.Schema:
             "out_height": pa.int32(),
         }
     )
-    # A dataset's own column of such a name stays in the clip table; the packer needs it not.
+    # A dataset's own column of such a name stays in the clip table; the packer does not use it.
     return pa.schema([*(f for f in run.schema("clips") if f.name not in added.names), *added])
 
 
