@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import ssl
 import threading
@@ -19,13 +18,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from http.cookiejar import MozillaCookieJar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidcurate.acquire.addresses import check_proxied, resolve
 from vidcurate.acquire.answers import HEAD, check_opt_out, is_page, refusal
 from vidcurate.acquire.cache import check_free, shown
+from vidcurate.acquire.cookies import cookie_header, load_cookies
 from vidcurate.acquire.limits import (
     HostLimits,
     Stopped,
@@ -128,7 +127,7 @@ class _Download:
         self._part = part
         self._told = part.with_name(f"{part.name}.json")  # what validates `part`
         self._stop = stop
-        self._jar = _cookies(options)
+        self._jar = load_cookies(options.cookies)
         self._shown = "the video's URL"
         self._deadline = 0.0
 
@@ -274,6 +273,8 @@ class _Download:
             self._shown = shown(str(where))
             if where.scheme not in ("http", "https") or not where.host:
                 raise AcquireError(f"{self._shown}: only http and https are downloaded")
+            if (where.port or 0) > 65535:
+                raise AcquireError(f"{self._shown}: not a valid URL: there is no such port")
             # A client for each hop, and nothing kept: hosts share no connection and no cookie.
             with self._client(where) as (client, is_proxied):
                 headers = self._headers(where, offset, validator)
@@ -318,10 +319,8 @@ class _Download:
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
         if self._jar is not None:
             # By the name: the request itself goes to an address.
-            request = urllib.request.Request(str(url.copy_with(username=None, password=None)))
-            self._jar.add_cookie_header(request)
-            if request.has_header("Cookie"):
-                headers["Cookie"] = str(request.get_header("Cookie"))
+            named = cookie_header(self._jar, str(url.copy_with(username=None, password=None)))
+            headers |= {"Cookie": named} if named else {}
         return headers
 
     def _send(
@@ -372,24 +371,6 @@ class _Download:
 def _check_size(size: int, cfg: Acquire, where: str) -> None:
     if size > cfg.max_size:
         raise AcquireError(f"{where}: larger than acquire.max_size ({cfg.max_size} bytes)")
-
-
-def _cookies(options: Download) -> MozillaCookieJar | None:
-    name = options.cookies or os.environ.get("VIDCURATE_COOKIES")
-    if not name:
-        return None
-    jar = MozillaCookieJar(Path(name).expanduser())
-    try:
-        jar.load(ignore_discard=True)
-    except FileNotFoundError as error:
-        raise UserError(f"acquire.download.cookies: there is no file {name}") from error
-    except (OSError, UnicodeDecodeError):
-        # Not the reason: it quotes the line, with a secret in it.
-        raise UserError(
-            f"acquire.download.cookies: {name} cannot be read as cookies in Netscape's format "
-            "(its first line is: # Netscape HTTP Cookie File)"
-        ) from None
-    return jar
 
 
 def _proxy(url: httpx.URL) -> str | None:
