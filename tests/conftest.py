@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ sys.path.insert(0, str(TOOLS))
 
 import fetch_footage  # noqa: E402
 import footage as made  # noqa: E402
+from fault_server import FaultServer  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +58,15 @@ def bbb() -> Path:
 def bikes() -> Path:
     """Real footage with 5 cuts: H.264, 640x272, 25 fps, 250 frames, no sound."""
     return _real("bikes.mp4")
+
+
+@pytest.fixture
+def fault_server(footage: Callable[[str], Path]) -> Iterator[FaultServer]:
+    """A host that serves film.mp4 and other.mp4, real videos, and plays faults by its paths."""
+    with FaultServer(
+        {"film.mp4": footage("cuts_sound"), "other.mp4": footage("pillarbox")}
+    ) as server:
+        yield server
 
 
 @dataclass

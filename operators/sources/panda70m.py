@@ -51,7 +51,8 @@ class Panda70m(Source):
     """The clips of Panda-70M, from its published CSV files.
 
     metadata: a CSV file (packed with gzip or not), a folder of them, or a pattern. Parquet and
-        JSONL with the same columns are read, too.
+        JSONL with the same columns are read, too. The training sets are published as zip files,
+        to be unpacked; name one of them: that of 2M is part of that of 10M, and this of the full.
     shots: what to do with clips that hold cuts, which about half of them do. The dataset tells
         the shots of each clip (found by TransNetV2; in files from October 2024 on).
         "ignore": the clips as they are; the splitter `scenes` may cut inside them.
@@ -124,7 +125,9 @@ class Panda70m(Source):
         clips: list[ClipRow] = []
         places: dict[Times, int] = {}
         for place, given in enumerate(lists["timestamp"]):
-            wrong = RowFault(f"{row.where} clip {place}", "", {"videoID": video_id, "times": given})
+            wrong = RowFault(
+                f"{row.where} clip {place}", "", {"videoID": video_id, "times": _shown(given)}
+            )
             try:
                 caption, fields = _columns(lists, place)
                 cut = self._cut(_interval(given), fields.get(_SHOTS))

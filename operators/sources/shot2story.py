@@ -32,7 +32,7 @@ _SCHEMA = pa.schema(
         "id": pa.string(),
         "image_id": pa.string(),
         "nvid": pa.string(),
-        "whole_caption": pa.string(),
+        "caption_whole": pa.string(),
         "whole_asr": pa.string(),
         "n_shots": pa.int32(),
         "story_start": pa.float64(),
@@ -42,7 +42,7 @@ _SCHEMA = pa.schema(
         "shot_name": pa.string(),
         "first_frame": pa.int64(),
         "end_frame": pa.int64(),
-        "audio_caption": pa.string(),
+        "caption_audio": pa.string(),
         "asr": pa.string(),
     }
 )
@@ -60,10 +60,12 @@ class Shot2Story(Source):
         after the story's start, and `meta` is needed.
 
     Each shot is one clip; the splitter `timestamps` cuts them. The caption is the shot's of
-    `captions`. The story's columns (story_id, id, image_id, nvid, whole_caption, whole_asr,
-    n_shots, and of the meta file story_start, story_end in seconds, categories) stand on each of
-    its shots, beside the shot's own: shot_index from 0, shot_name, first_frame, end_frame
-    (half-open), audio_caption (what is said), asr. So the shots can be put together again.
+    `captions`. The story's columns (story_id, id, image_id, nvid, whole_asr, n_shots,
+    caption_whole, and of the meta file story_start, story_end in seconds, categories) stand on
+    each of its shots, beside the shot's own: shot_index from 0, shot_name, first_frame, end_frame
+    (half-open), caption_audio (what is said), asr. So the shots can be put together again.
+    caption_whole and caption_audio are whole_caption and audio_captions of the release, named so
+    that pack takes them into the shards.
 
     A name's last number is the shot's last frame where the next shot begins right after it.
     Elsewhere it is left out: it may lie in a transition, and the authors' script cuts before it.
@@ -153,7 +155,7 @@ class Shot2Story(Source):
             "id": _text(row, "id"),
             "image_id": _text(row, "image_id"),
             "nvid": _text(row, "nvid"),
-            "whole_caption": _text(row, "whole_caption"),
+            "caption_whole": _text(row, "whole_caption"),
             "whole_asr": _text(row, "whole_ASR"),
             "n_shots": len(shots),
             "story_start": meta.start if meta else None,
@@ -172,7 +174,7 @@ class Shot2Story(Source):
                     "shot_name": shot.name,
                     "first_frame": shot.first,
                     "end_frame": shot.end,
-                    "audio_caption": lists["audio_captions"][index],
+                    "caption_audio": lists["audio_captions"][index],
                     "asr": lists["ASR"][index],
                 },
                 frames=(shot.first, shot.end),

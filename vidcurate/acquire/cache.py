@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -24,13 +25,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from vidcurate.acquire.limits import pause
-from vidcurate.clip import short_hash
+from vidcurate.clip import is_url, short_hash
 from vidcurate.errors import StorageError
 from vidcurate.recipe.model import Acquire
 
+_USER = re.compile(r"^([^:/?#]+://)[^/?#]*@")
+_FRAGMENT = re.compile(r"[?#].*", re.DOTALL)
 _POLL = 0.1  # seconds between looks at a lock that another holds
 
 
@@ -38,7 +40,7 @@ _POLL = 0.1  # seconds between looks at a lock that another holds
 class Meta:
     """What is known of a cached video.
 
-    url: where it came from, without query and user. retrieved_at: UTC, ISO 8601.
+    url: where it came from, without query and user (`shown`). retrieved_at: UTC, ISO 8601.
     size: bytes. rights: what the host says (license, channel).
     """
 
@@ -193,15 +195,12 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def shown(url: str) -> str:
-    """A URL as messages and records show it: without the user, the query and the fragment, which
-    may hold secrets.
-
-    Raises:
-        ValueError: not a valid URL.
-    """
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def shown(location: str) -> str:
+    """A location as messages and records show it: a URL without the user, the query and the
+    fragment, which may hold secrets; a path as it is."""
+    if not is_url(location):
+        return location
+    return _FRAGMENT.sub("", _USER.sub(r"\1", location))
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import ssl
 import threading
@@ -19,12 +18,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from http.cookiejar import MozillaCookieJar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidcurate.acquire.addresses import check_proxied, resolve
+from vidcurate.acquire.answers import HEAD, check_opt_out, is_page, refusal
 from vidcurate.acquire.cache import check_free, shown
+from vidcurate.acquire.cookies import cookie_header, load_cookies
 from vidcurate.acquire.limits import (
     HostLimits,
     Stopped,
@@ -38,13 +38,9 @@ from vidcurate.acquire.limits import (
 from vidcurate.errors import (
     AcquireError,
     MissingExtraError,
-    OptOutError,
     ThrottledError,
     TransferError,
     UserError,
-    VideoGoneError,
-    VideoPrivateError,
-    VideoRegionError,
 )
 from vidcurate.recipe.model import Acquire, Download
 
@@ -56,24 +52,7 @@ _HEADERS = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity"
 _REDIRECTS = 10
 _STALL = 30.0  # seconds without a connection or a byte
 _LOOK_AT_DISK = 64 * 1024**2  # bytes between looks at the free space
-_HEAD = 512  # bytes that tell a page or a text from a video
-_PAGES = (b"<!doctype html", b"<html", b"#extm3u", b"<mpd")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_OPT_OUT = frozenset(("noai", "noimageai", "noindex", "noimageindex", "none"))
-# Directives of X-Robots-Tag with a value of their own; any other `name:` is a robot's.
-_WITH_VALUE = frozenset(
-    ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
-)
-_LOST = {
-    401: VideoPrivateError,
-    404: VideoGoneError,
-    410: VideoGoneError,
-    451: VideoRegionError,
-    403: ThrottledError,  # many hosts answer too many requests so; a later try tells
-    429: ThrottledError,
-    408: TransferError,
-    425: TransferError,
-}
 
 
 def download(
@@ -148,7 +127,7 @@ class _Download:
         self._part = part
         self._told = part.with_name(f"{part.name}.json")  # what validates `part`
         self._stop = stop
-        self._jar = _cookies(options)
+        self._jar = load_cookies(options.cookies)
         self._shown = "the video's URL"
         self._deadline = 0.0
 
@@ -207,11 +186,11 @@ class _Download:
         digest, head = hashlib.sha256(), b""
         if offset:
             with self._part.open("rb") as file:
-                head = file.read(_HEAD)
+                head = file.read(HEAD)
                 file.seek(0)
                 digest = hashlib.file_digest(file, "sha256")
         size = looked = offset
-        is_known = len(head) >= _HEAD
+        is_known = len(head) >= HEAD
         kind = answer.headers.get("content-type", "")
         with self._part.open("ab") as file:
             for chunk in answer.iter_bytes():
@@ -221,16 +200,16 @@ class _Download:
                 digest.update(chunk)
                 file.write(chunk)
                 if not is_known:
-                    head += chunk[:_HEAD]
-                    is_known = len(head) >= _HEAD
-                    if is_known and _is_page(head, kind, self._shown):
+                    head += chunk[:HEAD]
+                    is_known = len(head) >= HEAD
+                    if is_known and is_page(head, kind, self._shown):
                         return None, size
                 if size - looked >= _LOOK_AT_DISK:
                     check_free(self._part.parent, self._cfg)
                     looked = size
         if size == 0:
             raise AcquireError(f"{self._shown}: the answer is empty")
-        if not is_known and _is_page(head, kind, self._shown):
+        if not is_known and is_page(head, kind, self._shown):
             return None, size
         return digest.hexdigest(), size
 
@@ -294,6 +273,8 @@ class _Download:
             self._shown = shown(str(where))
             if where.scheme not in ("http", "https") or not where.host:
                 raise AcquireError(f"{self._shown}: only http and https are downloaded")
+            if (where.port or 0) > 65535:
+                raise AcquireError(f"{self._shown}: not a valid URL: there is no such port")
             # A client for each hop, and nothing kept: hosts share no connection and no cookie.
             with self._client(where) as (client, is_proxied):
                 headers = self._headers(where, offset, validator)
@@ -338,10 +319,8 @@ class _Download:
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
         if self._jar is not None:
             # By the name: the request itself goes to an address.
-            request = urllib.request.Request(str(url.copy_with(username=None, password=None)))
-            self._jar.add_cookie_header(request)
-            if request.has_header("Cookie"):
-                headers["Cookie"] = str(request.get_header("Cookie"))
+            named = cookie_header(self._jar, str(url.copy_with(username=None, password=None)))
+            headers |= {"Cookie": named} if named else {}
         return headers
 
     def _send(
@@ -379,80 +358,19 @@ class _Download:
         status = self.status = answer.status_code
         if status == 200 or (status == 206 and offset):
             if self._options.opt_out == "respect":
-                _check_opt_out(answer.headers.get_list("x-robots-tag"), self._shown)
+                check_opt_out(answer.headers.get_list("x-robots-tag"), _AGENT, self._shown)
             return
         if status == 416 and offset:
             # What is at hand is as long as the file or longer: it must be of another one.
             self.drop()
             raise TransferError(f"{self._shown}: the part at hand does not fit the file")
         self.wish = retry_after(answer.headers.get("retry-after"))
-        kind = _LOST.get(status, TransferError if status >= 500 else AcquireError)
-        raise kind(f"{self._shown}: HTTP {status} {answer.reason_phrase}".rstrip())
+        raise refusal(status)(f"{self._shown}: HTTP {status} {answer.reason_phrase}".rstrip())
 
 
 def _check_size(size: int, cfg: Acquire, where: str) -> None:
     if size > cfg.max_size:
         raise AcquireError(f"{where}: larger than acquire.max_size ({cfg.max_size} bytes)")
-
-
-def _check_opt_out(headers: list[str], where: str) -> None:
-    """Refuse what X-Robots-Tag headers mark for all robots or for ours.
-
-    As img2dataset does, and `none`, which is short for noindex and nofollow.
-    """
-    for header in headers:
-        robot = ""
-        for item in header.lower().split(","):
-            name, colon, rest = (part.strip() for part in item.partition(":"))
-            if colon and name not in _WITH_VALUE:  # for one robot, to the end of the header
-                robot, name = name, rest
-            if robot in ("", _AGENT) and name in _OPT_OUT:
-                raise OptOutError(
-                    f"{where}: its host asks not to use it (X-Robots-Tag: {name}); "
-                    "acquire.download.opt_out: ignore downloads it all the same"
-                )
-
-
-def _is_page(head: bytes, content_type: str, where: str) -> bool:
-    """True where a body that begins so is a page or a playlist that names the video.
-
-    The bytes tell, not the content type alone: hosts send videos as text/html, too.
-
-    Raises:
-        AcquireError: it is another text (JSON, for example), so no video.
-    """
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith(_PAGES) or (text.startswith(b"<?xml") and b"<mpd" in text):
-        return True
-    is_text = not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
-    if not is_text or text.startswith(b"yuv4mpeg2"):
-        return False
-    if "html" in content_type.lower():
-        return True
-    try:
-        head.decode()
-    except UnicodeDecodeError as error:
-        if error.end < len(head) - 3:  # not a letter that the end cuts
-            return False
-    raise AcquireError(f"{where}: the answer is text, no video")
-
-
-def _cookies(options: Download) -> MozillaCookieJar | None:
-    name = options.cookies or os.environ.get("VIDCURATE_COOKIES")
-    if not name:
-        return None
-    jar = MozillaCookieJar(Path(name).expanduser())
-    try:
-        jar.load(ignore_discard=True)
-    except FileNotFoundError as error:
-        raise UserError(f"acquire.download.cookies: there is no file {name}") from error
-    except (OSError, UnicodeDecodeError):
-        # Not the reason: it quotes the line, with a secret in it.
-        raise UserError(
-            f"acquire.download.cookies: {name} cannot be read as cookies in Netscape's format "
-            "(its first line is: # Netscape HTTP Cookie File)"
-        ) from None
-    return jar
 
 
 def _proxy(url: httpx.URL) -> str | None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidcurate.acquire import direct, mirror
+from vidcurate.acquire import archive, direct, mirror, pages
 from vidcurate.acquire.cache import Cache, Meta, check_free, hash_file, shown
 from vidcurate.acquire.limits import HostLimits, Stopped, host_of, pause
 from vidcurate.clip import is_url, short_hash, url_key
@@ -74,8 +74,6 @@ class Fetcher:
             MissingExtraError: a package that this needs is not installed.
             Stopped: `stop` was set.
         """
-        from vidcurate.acquire import archive
-
         location = row.location
         if not is_url(location):
             member = archive.member(location)
@@ -105,8 +103,6 @@ class Fetcher:
     # ------------------------------------------------------------------ ways to the bytes
 
     def _extracted(self, location: str, tar: Path, name: str) -> Fetched:
-        from vidcurate.acquire import archive
-
         with _storage(self._cache.folder):
             stat = tar.stat()
             # Another tar under the same name must not serve the old bytes.
@@ -139,8 +135,6 @@ class Fetcher:
         return self._fetched(key, variant, meta)
 
     def _downloaded(self, row: VideoRow, key: str, host: str) -> Fetched:
-        from vidcurate.acquire import pages
-
         download = self._cfg.download
         page = f"h{download.max_height or 'best'}" if download else ""
         with _storage(self._cache.folder), self._cache.lock(key, self._stop):

@@ -171,20 +171,22 @@ def copy(place: Place, part: Path, cfg: Acquire, stop: threading.Event) -> str |
         return None
     _check_size(size, cfg, where)
     check_free(part.parent, cfg, size)
-    done = 0
-    with part.open("wb") as file:
-        for block in _blocks(store, found, where):
-            done += len(block)
-            _check_size(done, cfg, where)
-            if stop.is_set():
-                raise Stopped
-            if time.monotonic() > deadline:
-                raise TransferError(
-                    f"{where}: took longer than acquire.timeout ({cfg.timeout:g} s)"
-                )
-            file.write(block)
-    if done == 0:
-        raise AcquireError(f"{where}: the file is empty")
+    try:
+        with part.open("wb") as file:
+            for block in _blocks(store, found, where):
+                file.write(block)
+                _check_size(file.tell(), cfg, where)
+                if stop.is_set():
+                    raise Stopped
+                if time.monotonic() > deadline:
+                    raise TransferError(
+                        f"{where}: took longer than acquire.timeout ({cfg.timeout:g} s)"
+                    )
+        if part.stat().st_size == 0:
+            raise AcquireError(f"{where}: the file is empty")
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     return str(store.unstrip_protocol(found))
 
 

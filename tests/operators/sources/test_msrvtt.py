@@ -1,13 +1,19 @@
 import gzip
 import json
+import shutil
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+import vidcurate
 from vidcurate import ClipRow, RowFault, UserError, VideoRow
 from vidcurate.operators.sources.msrvtt import MsrVtt
+from vidcurate.recipe.load import from_raw
+from vidcurate.run import passes
 
 URL = "https://www.youtube.com/watch?v=9lZi22qLlEo"
 VIDEO0 = {
@@ -78,6 +84,23 @@ FIELDS0 = fields(
     start_time=137.72,
     end_time=149.44,
 )
+
+
+def packed(source: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The samples' records after score, select and pack, with the dataset's own intervals."""
+    recipe = from_raw(
+        {"source": source, "split": ["timestamps"], "pack": {}, "output": str(folder / "out")}
+    )
+    with passes.session(recipe, recipe.output) as work:
+        passes.run_score(work)
+        passes.run_select(work)
+        passes.run_pack(work)
+    found = []
+    for shard in (folder / "out" / "shards").rglob("*.tar"):
+        with tarfile.open(shard) as tar:
+            members = [tar.extractfile(m) for m in tar if m.name.endswith(".json")]
+            found += [json.load(member) for member in members if member is not None]
+    return sorted(found, key=lambda sample: sample["start"])
 
 
 def test_clips_of_the_challenge_are_intervals_of_youtubes_videos(tmp_path: Path) -> None:
@@ -244,3 +267,17 @@ def test_mistakes_of_the_user(tmp_path: Path, whole: Any, message: str) -> None:
 def test_a_missing_file_is_told_of_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.json is not a metadata file"):
         MsrVtt(metadata=str(tmp_path / "gone.json")).dataset_schema()
+
+
+def test_rows_become_shards(tmp_path: Path, footage: Callable[[str], Path]) -> None:
+    files = tmp_path / "all"
+    files.mkdir()
+    shutil.copy(footage("static"), files / "video7010.mp4")
+    metadata = challenge(tmp_path, [VIDEO7010])
+    [sample] = packed({"msrvtt": {"metadata": metadata, "files": str(files)}}, tmp_path)
+    assert sample["dataset_id"] == "video7010"
+    assert sample["captions"] == {"source": "a girl on the voice kids"}
+    assert sample["split"] in ("train", "val")  # ours; the dataset's is in the table
+    with vidcurate.open(tmp_path / "out") as run:
+        [row] = run.sql("SELECT split, captions FROM clips").to_pylist()
+    assert row == {"split": "test", "captions": CAPTIONS["video7010"]}

@@ -1,5 +1,6 @@
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import vidcurate
 from vidcurate import ClipRow, RowFault, UserError
 from vidcurate.operators.sources.shot2story import Shot2Story
+from vidcurate.recipe.load import from_raw
+from vidcurate.run import passes
 
 STORY = "MVq8Q9tKdfU.23"
 
@@ -47,6 +51,23 @@ def meta_file(folder: Path, *lines: str) -> str:
     return str(path)
 
 
+def packed(source: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The samples' records after score, select and pack, with the dataset's own intervals."""
+    recipe = from_raw(
+        {"source": source, "split": ["timestamps"], "pack": {}, "output": str(folder / "out")}
+    )
+    with passes.session(recipe, recipe.output) as work:
+        passes.run_score(work)
+        passes.run_select(work)
+        passes.run_pack(work)
+    found = []
+    for shard in (folder / "out" / "shards").rglob("*.tar"):
+        with tarfile.open(shard) as tar:
+            members = [tar.extractfile(m) for m in tar if m.name.endswith(".json")]
+            found += [json.load(member) for member in members if member is not None]
+    return sorted(found, key=lambda sample: sample["start"])
+
+
 def test_shots_of_a_youtube_video_count_frames_from_the_storys_start(tmp_path: Path) -> None:
     source = Shot2Story(metadata=published(tmp_path, story()), meta=meta_file(tmp_path))
     [video] = source.videos()
@@ -64,7 +85,7 @@ def test_shots_of_a_youtube_video_count_frames_from_the_storys_start(tmp_path: P
             "id": "7",
             "image_id": f"{STORY}.mp4",
             "nvid": f"{STORY}.mp4",
-            "whole_caption": "A man opens a box. Then he shows what is in it.",
+            "caption_whole": "A man opens a box. Then he shows what is in it.",
             "whole_asr": "hello and welcome so this is it",
             "n_shots": 3,
             "story_start": 214.849,
@@ -74,7 +95,7 @@ def test_shots_of_a_youtube_video_count_frames_from_the_storys_start(tmp_path: P
             "shot_name": f"{STORY}_79_485.mp4",
             "first_frame": 79,
             "end_frame": 486,
-            "audio_caption": "narration 1",
+            "caption_audio": "narration 1",
             "asr": "speech 1",
         },
     )
@@ -107,36 +128,34 @@ def test_the_end_in_a_name_is_read_by_its_neighbours(
     assert [(c.fields["first_frame"], c.fields["end_frame"]) for c in video.clips] == frames
 
 
-def test_files_of_the_release_are_scored_shot_by_shot(
-    tmp_path: Path,
-    footage: Callable[[str], Path],
-    truth: Callable[[str], dict[str, Any]],
-    score_one: Any,
+def test_rows_become_shards_shot_by_shot(
+    tmp_path: Path, footage: Callable[[str], Path], truth: Callable[[str], dict[str, Any]]
 ) -> None:
     known = truth("cuts")
     starts = [0, *known["cuts"]]
     names = [(a, b - 1) for a, b in zip(starts, [*known["cuts"], known["frames"]], strict=True)]
     shutil.copy(footage("cuts"), tmp_path / f"{STORY}.mp4")
-    source = Shot2Story(metadata=published(tmp_path, story(ends=names)), files=str(tmp_path))
-    [video] = source.videos()
+    metadata = published(tmp_path, story(ends=names))
+    [video] = Shot2Story(metadata=metadata, files=str(tmp_path)).videos()
     assert (video.location, video.relative) == (str(tmp_path / f"{STORY}.mp4"), f"{STORY}.mp4")
     assert (video.dataset_id, video.fields["n_shots"]) == (STORY, 4)
-    found = score_one(
-        Path(video.location),
-        video.clips,
-        split=[{"timestamps": {}}],
-        fields=source.dataset_schema().names,
-    )
-    assert not found.faults
+    samples = packed({"shot2story": {"metadata": metadata, "files": str(tmp_path)}}, tmp_path)
     # Each shot has all its frames, but the film's last one.
     lengths = [50, 61, 47, 230 - 158 - 1]
-    assert [(round(c["start"] * 24), c["n_frames"]) for c in found.clips] == [
+    assert [(round(s["start"] * 24), s["n_frames"]) for s in samples] == [
         *zip(starts, lengths, strict=True)
     ]
-    assert [c["caption_source"] for c in found.clips] == [f"caption {i}" for i in range(4)]
-    assert [c["shot_index"] for c in found.clips] == [0, 1, 2, 3]
-    assert [c["audio_caption"] for c in found.clips] == [f"narration {i}" for i in range(4)]
-    assert {c["story_id"] for c in found.clips} == {STORY}
+    whole = "A man opens a box. Then he shows what is in it."
+    assert [s["captions"] for s in samples] == [
+        {"source": f"caption {i}", "audio": f"narration {i}", "whole": whole} for i in range(4)
+    ]
+    with vidcurate.open(tmp_path / "out") as run:
+        query = "SELECT story_id, shot_index, shot_name FROM clips ORDER BY start"
+        rows = run.sql(query).to_pylist()
+    assert rows == [
+        {"story_id": STORY, "shot_index": i, "shot_name": f"{STORY}_{a}_{b}.mp4"}
+        for i, (a, b) in enumerate(names)
+    ]
 
 
 def test_lists_that_a_story_has_not_are_null(tmp_path: Path) -> None:
@@ -145,14 +164,14 @@ def test_lists_that_a_story_has_not_are_null(tmp_path: Path) -> None:
     [video] = Shot2Story(metadata=published(tmp_path, bare), files=str(tmp_path)).videos()
     for clip in video.clips:
         assert clip.caption is None
-        assert clip.fields["audio_caption"] is clip.fields["asr"] is None
+        assert clip.fields["caption_audio"] is clip.fields["asr"] is None
         assert clip.fields["whole_asr"] is clip.fields["story_start"] is None
 
 
 def test_a_shot_without_narration_keeps_its_empty_text(tmp_path: Path) -> None:
     told = story(audio_captions=["", "he says hello", ""], captions=["", "b", "c"])
     [video] = Shot2Story(metadata=published(tmp_path, told), files=str(tmp_path)).videos()
-    assert [c.fields["audio_caption"] for c in video.clips] == ["", "he says hello", ""]
+    assert [c.fields["caption_audio"] for c in video.clips] == ["", "he says hello", ""]
     assert [c.caption for c in video.clips] == [None, "b", "c"]
 
 

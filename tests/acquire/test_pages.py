@@ -1,0 +1,512 @@
+"""yt-dlp's real code, through its generic extractor, against a server on localhost."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from vidcurate.acquire import limits as limits_module
+from vidcurate.acquire import pages
+from vidcurate.acquire.limits import HostLimits, Stopped
+from vidcurate.acquire.pages import fetch_page, is_page
+from vidcurate.errors import (
+    AcquireError,
+    StorageError,
+    ThrottledError,
+    TransferError,
+    UserError,
+    VideoGoneError,
+    VideoPrivateError,
+    VideoRegionError,
+)
+from vidcurate.media.open import open_video
+from vidcurate.recipe.model import Acquire
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by path from `server.files`; `server.seen` holds path and headers of each request."""
+
+    server: "Server"
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, dict(self.headers)))
+        answer = self.server.files.get(self.path.partition("?")[0])
+        if isinstance(answer, list):  # one after the other, the last stays
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if answer is None:
+            answer = (404, {}, b"")
+        if callable(answer):
+            with suppress(OSError):
+                answer(self)
+            self.close_connection = True
+            return
+        if isinstance(answer, bytes):
+            kind = {"m3u8": "application/vnd.apple.mpegurl", "mpd": "application/dash+xml",
+                    "html": "text/html"}  # fmt: skip
+            answer = (200, {"Content-Type": kind.get(self.path.rsplit(".")[-1], "video/mp4")},
+                      answer)  # fmt: skip
+        status, headers, body = answer
+        begin = self.headers.get("Range", "")
+        if status == 200 and begin:
+            start = int(begin.removeprefix("bytes=").partition("-")[0])
+            headers = headers | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+            status, body = 206, body[start:]
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.seen: list[tuple[str, dict[str, str]]] = []
+        self.files: dict[str, Any] = {}
+
+    def handle_error(self, *_: object) -> None:
+        pass  # a client that hangs up is part of the tests
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_port}"
+
+    def count(self, path: str) -> int:
+        return sum(seen == path for seen, _ in self.seen)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits_module, "FIRST_PAUSE", 0.01)
+    monkeypatch.delenv("VIDCURATE_COOKIES", raising=False)
+
+
+def config(server: Server, download: dict[str, Any] | None = None, **sections: Any) -> Acquire:
+    options = {"videos_per_hour": 1e6, "tries": 1, **(download or {})}
+    return Acquire.model_validate(
+        {"allow_hosts": (server.host,), "min_free": 0, "download": options, **sections}
+    )
+
+
+def get(
+    server: Server, path: str, folder: Path, download: dict[str, Any] | None = None, **sections: Any
+) -> tuple[Path, dict[str, str]]:
+    part = folder / "h720.part"
+    cfg = config(server, download, **sections)
+    rights = fetch_page(f"http://{server.host}{path}", cfg, part, HostLimits(), threading.Event())
+    assert list(folder.iterdir()) == [part]
+    return part, rights
+
+
+def failure(
+    server: Server, path: str, folder: Path, download: dict[str, Any] | None = None, **sections: Any
+) -> AcquireError:
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(AcquireError) as caught:
+        get(server, path, folder, download, **sections)
+    assert list(folder.iterdir()) == []  # nothing half done remains
+    return caught.value
+
+
+def page(*bodies: str) -> bytes:
+    return f"<html><title>A film</title><body>{''.join(bodies)}</body></html>".encode()
+
+
+def remux(
+    source: Path, to: Path, kind: str, options: dict[str, str], streams: Sequence[str] = ("video",)
+) -> Path:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(source)) as reader, av.open(str(to), "w", kind, options=options) as writer:
+        taken = [s for s in reader.streams if s.type in streams]
+        tracks = {s.index: writer.add_stream_from_template(s, opaque=True) for s in taken}
+        for packet in reader.demux(taken):
+            if packet.size:
+                packet.stream = tracks[packet.stream.index]
+                writer.mux(packet)
+    return to
+
+
+@pytest.fixture(scope="module")
+def segments(footage: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders hls/ (4 segments with sound) and dash/ (sound apart) of the video cuts_sound."""
+    folder = tmp_path_factory.mktemp("segments")
+    source, both = footage("cuts_sound"), ("video", "audio")
+    remux(source, folder / "hls/a.m3u8", "hls", {"hls_time": "1", "hls_playlist_type": "vod"}, both)
+    remux(source, folder / "dash/a.mpd", "dash", {"seg_duration": "2"}, both)
+    return folder
+
+
+def serve(server: Server, folder: Path) -> None:
+    for path in folder.iterdir():
+        server.files[f"/{folder.name}/{path.name}"] = path.read_bytes()
+
+
+def times(path: Path, kind: str) -> list[Fraction]:
+    with open_video(path) as container:
+        stream = getattr(container.streams, kind)[0]
+        return [frame.pts * frame.time_base for frame in container.decode(stream)]
+
+
+def pictures(path: Path) -> list[bytes]:
+    with open_video(path) as container:
+        return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]
+
+
+# ---------------------------------------------------------------------------- which URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://www.youtube.com/watch?v=-abcdefghij", True),
+        ("https://youtu.be/abcdefghijk", True),
+        ("https://vimeo.com/76979871", True),
+        ("https://www.bilibili.com/video/BV1xx411c7mD", True),
+        ("https://www.youtube.com/watch/film.mp4", False),
+        ("https://ak.picdn.net/shutterstock/videos/1066/preview/stock-footage-a.MP4?x=1", False),
+        ("https://example.com/a/page", False),
+        ("http://127.0.0.1:80/x", False),
+    ],
+)  # fmt: skip
+def test_pages_are_those_of_hosts_that_yt_dlp_knows(url: str, expected: bool) -> None:
+    assert is_page(url) is expected
+
+
+def test_a_file_is_told_without_loading_yt_dlp() -> None:
+    code = (
+        "import sys; from vidcurate.acquire.pages import is_page;"
+        "assert not is_page('https://a.com/b.mp4?c'); assert 'yt_dlp' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---------------------------------------------------------------------------- what is fetched
+
+
+def test_the_video_of_a_page(
+    server: Server, footage: Callable[[str], Path], tmp_path: Path
+) -> None:
+    body = footage("cuts").read_bytes()
+    server.files["/watch"] = page('<video src="/film.mp4" title="x"></video>')
+    server.files["/watch"] = (200, {"Content-Type": "text/html"}, server.files["/watch"])
+    server.files["/film.mp4"] = body
+    path, rights = get(server, "/watch?id=7", tmp_path)
+    assert path.read_bytes() == body
+    assert rights == {}  # a page says nothing of license and channel
+
+
+def test_a_file_behind_an_unknown_ending(
+    server: Server, footage: Callable[[str], Path], tmp_path: Path
+) -> None:
+    body = footage("cuts").read_bytes()
+    server.files["/get"] = (200, {"Content-Type": "video/mp4"}, body)
+    assert get(server, "/get", tmp_path)[0].read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    ("height", "taken"), [(None, "1080"), (720, "720"), (719, "360"), (100, "360")]
+)
+def test_the_best_height_within_the_limit_else_the_smallest(
+    server: Server, tmp_path: Path, height: int | None, taken: str
+) -> None:
+    lines = ["#EXTM3U"]
+    for size in ("360", "1080", "720"):
+        lines += [f"#EXT-X-STREAM-INF:BANDWIDTH={size}000,RESOLUTION={int(size) * 16 // 9}x{size}",
+                  f"{size}.m3u8"]  # fmt: skip
+        server.files[f"/{size}.m3u8"] = (
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{size}.ts\n#EXT-X-ENDLIST\n".encode()
+        )
+        server.files[f"/{size}.ts"] = size.encode()
+    server.files["/master.m3u8"] = "\n".join(lines).encode()
+    path, _ = get(server, "/master.m3u8", tmp_path, {"max_height": height})
+    assert path.read_bytes() == taken.encode()
+
+
+def test_hls_segments_are_one_file(
+    server: Server, segments: Path, footage: Callable[[str], Path], tmp_path: Path
+) -> None:
+    serve(server, segments / "hls")
+    path, _ = get(server, "/hls/a.m3u8", tmp_path)
+    assert pictures(path) == pictures(footage("cuts_sound"))
+    assert len(times(path, "audio")) > 0
+
+
+def test_dash_with_sound_apart_is_joined(
+    server: Server, segments: Path, footage: Callable[[str], Path], tmp_path: Path
+) -> None:
+    serve(server, segments / "dash")
+    path, _ = get(server, "/dash/a.mpd", tmp_path)
+    assert pictures(path) == pictures(footage("cuts_sound"))
+    assert times(path, "video") == times(footage("cuts_sound"), "video")
+    assert abs(times(path, "audio")[-1] - times(footage("cuts_sound"), "audio")[-1]) < 0.05
+
+
+def test_cookies_go_to_their_host_and_the_file_stays_as_it_is(
+    server: Server, footage: Callable[[str], Path], tmp_path: Path
+) -> None:
+    jar = tmp_path / "cookies.txt"
+    jar.write_text(
+        "# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\tsecret\n"
+        "other.example\tFALSE\t/\tFALSE\t0\tother\tsecret2\n"
+    )
+    before = jar.read_bytes()
+    (tmp_path / "out").mkdir()
+    answer = {"Content-Type": "video/mp4", "Set-Cookie": "tracking=1"}
+    server.files["/get"] = (200, answer, footage("cuts").read_bytes())
+    get(server, "/get", tmp_path / "out", {"cookies": str(jar)})
+    assert {headers.get("Cookie") for _, headers in server.seen[:1]} == {"session=secret"}
+    assert not any("secret2" in str(headers) for _, headers in server.seen)
+    assert jar.read_bytes() == before
+    with pytest.raises(UserError, match=r"nowhere\.txt"):
+        get(server, "/get", tmp_path / "out", {"cookies": str(tmp_path / "nowhere.txt")})
+
+
+# ---------------------------------------------------------------------------- what fails, and how
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, VideoGoneError), (410, VideoGoneError), (401, VideoPrivateError),
+     (403, ThrottledError), (451, VideoRegionError), (503, TransferError), (400, AcquireError)],
+)  # fmt: skip
+def test_the_status_of_a_page_says_what_is_wrong(
+    server: Server, tmp_path: Path, status: int, kind: type[AcquireError]
+) -> None:
+    server.files["/watch"] = (status, {"Content-Type": "text/html"}, b"<html>no</html>")
+    error = failure(server, "/watch?token=secret", tmp_path)
+    assert type(error) is kind
+    assert str(error).startswith(f"http://{server.host}/watch: ")
+    assert f"HTTP Error {status}" in str(error)
+    assert "secret" not in str(error)
+
+
+def test_too_many_requests_hold_the_host_as_long_as_it_asks(
+    server: Server, footage: Callable[[str], Path], tmp_path: Path
+) -> None:
+    wait = (429, {"Retry-After": "1"}, b"")
+    server.files["/get"] = [wait, (200, {"Content-Type": "video/mp4"}, b"x" * 5000)]
+    began = time.monotonic()
+    path, _ = get(server, "/get", tmp_path, {"tries": 2})
+    assert path.stat().st_size == 5000
+    assert time.monotonic() - began >= 1
+    limits = HostLimits()
+    server.files["/get"] = (429, {"Retry-After": "60"}, b"")
+    with pytest.raises(ThrottledError):
+        fetch_page(
+            f"http://{server.host}/get", config(server), tmp_path / "p", limits, threading.Event()
+        )
+    assert 55 < limits.reserve("127.0.0.1", None) <= 60
+
+
+def cut(body: bytes) -> Callable[[Handler], None]:
+    """States the whole length and sends a half."""
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("Content-Type", "video/mp4")
+        handler.end_headers()
+        handler.wfile.write(body[: len(body) // 2])
+
+    return answer
+
+
+def endless(piece: bytes, pause: float, kind: str) -> Callable[[Handler], None]:
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", kind)
+        handler.end_headers()
+        while True:
+            handler.wfile.write(piece)
+            time.sleep(pause)
+
+    return answer
+
+
+def test_a_cut_connection_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+    body = os.urandom(300_000)
+    server.files["/watch.html"] = page('<video src="/film.mp4"></video>')
+    server.files["/film.mp4"] = [cut(body), body]
+    path, _ = get(server, "/watch.html", tmp_path, {"tries": 2})
+    assert path.read_bytes() == body
+    assert server.seen[-1][1]["Range"] == "bytes=150000-"
+
+
+def test_a_cut_connection_is_transient(server: Server, tmp_path: Path) -> None:
+    server.files["/watch.html"] = page('<video src="/film.mp4"></video>')
+    server.files["/film.mp4"] = cut(bytes(300_000))
+    assert type(failure(server, "/watch.html", tmp_path)) is TransferError
+
+
+def test_a_lost_segment_is_fetched_again_and_never_left_out(
+    server: Server, segments: Path, footage: Callable[[str], Path], tmp_path: Path
+) -> None:
+    serve(server, segments / "hls")
+    whole = server.files["/hls/a2.ts"]
+    server.files["/hls/a2.ts"] = [(500, {}, b""), whole]
+    path, _ = get(server, "/hls/a.m3u8", tmp_path, {"tries": 2})
+    assert pictures(path) == pictures(footage("cuts_sound"))
+    assert [server.count(f"/hls/a{n}.ts") for n in range(4)] == [1, 1, 2, 1]
+    server.files["/hls/a2.ts"] = (404, {}, b"")
+    assert type(failure(server, "/hls/a.m3u8", tmp_path / "b")) is VideoGoneError
+
+
+def test_a_body_without_end_stops_at_the_size_limit(server: Server, tmp_path: Path) -> None:
+    server.files["/watch.html"] = page('<video src="/film.mp4"></video>')
+    server.files["/film.mp4"] = endless(bytes(100_000), 0, "video/mp4")
+    error = failure(server, "/watch.html", tmp_path, max_size=10**6)
+    assert "larger than acquire.max_size (1000000 bytes)" in str(error)
+    assert not error.is_transient
+
+
+def test_a_page_without_end_stops_at_the_memory_limit(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "_MEMORY", 250 * 2**20)
+    server.files["/watch"] = endless(b"<html>" + bytes(2**20), 0, "text/html")
+    assert "took more than 250 MiB of memory" in str(failure(server, "/watch", tmp_path))
+
+
+def test_a_slow_drip_stops_at_the_time_limit(server: Server, tmp_path: Path) -> None:
+    server.files["/get"] = endless(b"x", 0.05, "video/mp4")
+    error = failure(server, "/get", tmp_path, {"tries": 3}, timeout=2.0)
+    assert type(error) is TransferError
+    assert "took longer than acquire.timeout (2 s)" in str(error)
+
+
+def test_a_run_that_stops_gives_up(server: Server, tmp_path: Path) -> None:
+    server.files["/get"] = endless(b"x", 0.05, "video/mp4")
+    stop = threading.Event()
+    timer = threading.Timer(1, stop.set)
+    timer.start()
+    with pytest.raises(Stopped):
+        fetch_page(
+            f"http://{server.host}/get", config(server), tmp_path / "part", HostLimits(), stop
+        )
+    timer.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_no_fault_of_the_video(server: Server, tmp_path: Path) -> None:
+    server.files["/get"] = endless(b"x", 0.05, "video/mp4")
+    with pytest.raises(StorageError, match="min_free"):
+        get(server, "/get", tmp_path, min_free=10**18)
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "reason"),
+    [
+        ({"/w.html": page("nothing")}, "/w.html", "Unsupported URL"),
+        ({"/w.html": page('<video src="/1.mp4"></video><video src="/2.mp4"></video>')}, "/w.html",
+         "several videos"),
+        ({"/a.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n1.ts\n"}, "/a.m3u8",
+         "live stream"),
+        ({"/a.mp3": (200, {"Content-Type": "audio/mpeg"}, b"ID3" + bytes(9999))}, "/a.mp3",
+         "no format with pictures"),
+    ],
+)  # fmt: skip
+def test_what_is_no_single_whole_video_is_refused(
+    server: Server, tmp_path: Path, files: dict[str, Any], path: str, reason: str
+) -> None:
+    server.files.update(files)
+    error = failure(server, path, tmp_path)
+    assert type(error) is AcquireError
+    assert reason in str(error)
+
+
+# ---------------------------------------------------------------------------- what is not reached
+
+
+def other_port() -> Iterator[int]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.settimeout(0.2)
+        yield listening.getsockname()[1]
+        with pytest.raises(TimeoutError):
+            listening.accept()  # nobody came
+
+
+@pytest.fixture(name="other_port")
+def _other_port() -> Iterator[int]:
+    yield from other_port()
+
+
+@pytest.mark.parametrize("place", ["page", "redirect", "video", "segment"])
+def test_private_addresses_are_refused_wherever_they_are_named(
+    server: Server, tmp_path: Path, other_port: int, place: str
+) -> None:
+    there = f"http://127.0.0.1:{other_port}/film.mp4"
+    server.files["/to.mp4"] = (302, {"Location": there}, b"")
+    server.files["/watch.html"] = page(f'<video src="{there}"></video>')
+    server.files["/a.m3u8"] = (
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{there}\n#EXT-X-ENDLIST\n".encode()
+    )
+    if place == "page":
+        with pytest.raises(AcquireError) as caught:
+            fetch_page(there, config(server), tmp_path / "p", HostLimits(), threading.Event())
+        error = caught.value
+    else:
+        path = {"redirect": "/to.mp4", "video": "/watch.html", "segment": "/a.m3u8"}[place]
+        error = failure(server, path, tmp_path)
+    assert type(error) is AcquireError
+    assert "127.0.0.1 is not a public address" in str(error)
+    assert f"add 127.0.0.1:{other_port} to acquire.allow_hosts" in str(error)
+
+
+def test_the_environments_proxy_is_used_only_when_the_recipe_says_so(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server plays the proxy: it is asked for whole URLs.
+    monkeypatch.setenv("HTTP_PROXY", f"http://{server.host}")
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.delenv("no_proxy", raising=False)
+    video = (200, {"Content-Type": "video/mp4"}, b"x" * 5000)
+    server.files["http://films.example/get"] = video
+    server.files["http://films.example/to"] = (302, {"Location": "http://10.0.0.1/get"}, b"")
+    server.files["http://10.0.0.1/get"] = server.files["/get"] = video
+    cfg = config(server, {"proxies": True}, allow_hosts=())
+    where = tmp_path / "part"
+
+    def fetch(url: str, cfg: Acquire) -> None:
+        fetch_page(url, cfg, where, HostLimits(), threading.Event())
+
+    fetch("http://films.example/get", cfg)
+    assert where.stat().st_size == 5000
+    assert server.seen[0][0] == "http://films.example/get"
+    for url in ("http://films.example/to", "http://localhost/get", "http://0x7f.1/get"):
+        with pytest.raises(AcquireError, match="not a public address"):
+            fetch(url, cfg)
+    server.seen.clear()
+    fetch(f"http://{server.host}/get", config(server))
+    assert {path for path, _ in server.seen} == {"/get"}
