@@ -279,5 +279,5 @@ def test_rows_become_shards(tmp_path: Path, footage: Callable[[str], Path]) -> N
     assert sample["captions"] == {"source": "a girl on the voice kids"}
     assert sample["split"] in ("train", "val")  # ours; the dataset's is in the table
     with vidcurate.open(tmp_path / "out") as run:
-        [row] = run.sql("SELECT split, captions FROM clips").to_pylist()
-    assert row == {"split": "test", "captions": CAPTIONS["video7010"]}
+        [row] = run.sql("SELECT source_split, source_captions FROM clips").to_pylist()
+    assert row == {"source_split": "test", "source_captions": CAPTIONS["video7010"]}
