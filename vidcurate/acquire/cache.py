@@ -124,11 +124,13 @@ class Cache:
         """
         path = self.path(key, "lock")
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:  # the folder went away in between
-                continue
+            except (FileExistsError, FileNotFoundError):
+                if path.parent.is_file():
+                    raise
+                continue  # one who held the lock has just removed the empty folder
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # One who held it before may have removed the file.
