@@ -119,7 +119,8 @@ def test_a_video_goes_before_other_files(folder: Path) -> None:
     assert local(f"{folder}/{{video_id}}.*") == folder / f"{ID}.aaa"
     for suffix in (".webm", ".MP4"):
         (folder / f"{ID}{suffix}").write_bytes(b"x")
-    assert local(f"{folder}/{{video_id}}.*") == folder / f"{ID}.MP4"
+    assert local(f"{folder}/{{video_id}}.*") == folder / f"{ID}.webm"
+    assert local(f"{folder}/*{{video_id}}.*") == folder / f"{ID}.MP4"
 
 
 def test_values_are_no_wildcards(folder: Path) -> None:
@@ -210,6 +211,23 @@ def test_a_store_that_cannot_be_reached_is_transient(tmp_path: Path) -> None:
         fetched(pattern, tmp_path / "part")
     assert caught.value.is_transient
     assert "secret" not in str(caught.value)
+
+
+def test_a_store_that_goes_away_has_not_lost_the_video(
+    tmp_path: Path, store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    store.pipe_file(f"/m/{ID}.mp4", b"film")
+    part = tmp_path / "part"
+    for method in ("open", "info", "glob"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store), method, broken)
+            pattern = "memory://m/{video_id}.mp4" if method != "glob" else "memory://m/{video_id}.*"
+            with pytest.raises(TransferError, match=r"cannot be read: .*Connection reset"):
+                fetched(pattern, part)
+    assert not part.exists()
 
 
 def test_a_store_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,12 @@ class Cache:
         """Where its unfinished download lies."""
         return _beside(self.path(key, variant), "part")
 
+    def drop_part(self, key: str, variant: str) -> None:
+        """Remove an unfinished download."""
+        part = self.part(key, variant)
+        part.unlink(missing_ok=True)
+        _beside(part, "json").unlink(missing_ok=True)
+
     def get(self, key: str, variant: str) -> Meta | None:
         """What is known of a cached video; None where it is not there, or not whole."""
         path = self.path(key, variant)
