@@ -334,8 +334,8 @@ def _drop_rows(file: Path, clips: pa.Array) -> None:
 def _is_stale(written: Path) -> bool:
     """Whether the counts in selection.yaml are not those of clips.parquet beside it."""
     about = yaml.safe_load(written.read_text("utf-8"))
-    rows: int = pq.read_metadata(written.with_name("clips.parquet")).num_rows
-    return rows != about["counts"]["clips"]
+    rows = pq.read_metadata(written.with_name("clips.parquet")).num_rows
+    return bool(rows != about["counts"]["clips"])
 
 
 def _recount(run: Run, written: Path) -> None:
