@@ -17,8 +17,8 @@ class Huggingface(HubSource):
         panda70m, and its other parameters. Without it the columns are mapped as by `table`:
     column: names the video: a column of videos, paths or URLs (default: path, file, url, video).
     start, end, caption, dataset_id, types: as in `table`.
-    base: the folder, or the URL, that relative paths start from (default: the local copy, else
-        the data set's own files on the hub).
+    base: the folder, or the URL, that relative paths start from (default: the folder of `file`,
+        else that of the data set, in the local copy or on the hub).
 
     Rows are streamed by the library `datasets`, videos are not decoded and nothing is downloaded
     but the rows; a `file` is downloaded to the hub's cache. All other columns are kept with their
@@ -32,6 +32,7 @@ class Huggingface(HubSource):
     """
 
     name: ClassVar[str] = "huggingface"
+    hub: ClassVar[str] = "https://huggingface.co"
     remedy: ClassVar[str] = (
         "; check the name and the network (HF_ENDPOINT names a mirror, HF_TOKEN opens what asks "
         "for a login), or give the path of a local copy"

@@ -22,8 +22,8 @@ class Modelscope(HubSource):
         panda70m, and its other parameters. Without it the columns are mapped as by `table`:
     column: names the video: a column of videos, paths or URLs (default: path, file, url, video).
     start, end, caption, dataset_id, types: as in `table`.
-    base: the folder, or the URL, that relative paths start from (default: the local copy, else
-        the data set's own files on the hub).
+    base: the folder, or the URL, that relative paths start from (default: the folder of `file`,
+        else that of the data set, in the local copy or on the hub).
 
     The files of rows (CSV, JSON, Parquet) are downloaded to the hub's cache by the library
     `modelscope`, videos and archives are not; the rows are then streamed by `datasets`, as in
@@ -35,6 +35,7 @@ class Modelscope(HubSource):
     """
 
     name: ClassVar[str] = "modelscope"
+    hub: ClassVar[str] = "https://modelscope.cn"
     remedy: ClassVar[str] = (
         "; check the name and the network (MODELSCOPE_API_TOKEN opens what asks for a login), or "
         "give the path of a local copy"
@@ -64,5 +65,5 @@ class Modelscope(HubSource):
 
     def home(self, dataset: str, revision: str | None) -> str:
         """The URL below which the files of a data set lie."""
-        hub = os.environ.get("MODELSCOPE_ENDPOINT", "https://modelscope.cn").rstrip("/")
+        hub = os.environ.get("MODELSCOPE_ENDPOINT", self.hub).rstrip("/")
         return f"{hub}/datasets/{dataset}/resolve/{quote(revision or 'master', safe='')}"

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pyarrow as pa
 from pydantic import ValidationError, model_validator
 
-from vidcurate.clip import is_url
+from vidcurate.clip import is_url, url_key
 from vidcurate.errors import MissingExtraError, UserError
 from vidcurate.operator.base import RowFault, Source, VideoRow
 from vidcurate.operator.mapping import RowMap, TypeName, fit_value, tell_types
@@ -41,11 +41,13 @@ Row = Mapping[str, Any]
 class HubSource(Source):
     """What the sources of all hubs share; the parameters are told there.
 
-    A subclass says how its hub is asked: `download`, `stream`, `failures`, `home` and `remedy`.
+    A subclass says how its hub is asked (`download`, `stream`, `failures`, `home`), the hub's own
+    address (`hub`), and what a user can do where it cannot be reached (`remedy`).
     """
 
     extra: ClassVar[str] = "hubs"
     input_field: ClassVar[str] = "dataset"
+    hub: ClassVar[str]
     remedy: ClassVar[str]
 
     dataset: str
@@ -111,9 +113,11 @@ class HubSource(Source):
             MissingExtraError: the hub's library is not installed.
         """
         if self._inner:
-            yield from self._inner.videos()
+            rows = self._inner.videos()
         else:
-            yield from self._plan.map.videos(map(self._plain, self._rows()))
+            rows = self._plan.map.videos(map(self._plain, self._rows()))
+        for row in rows:
+            yield replace(row, key=self._key(row)) if isinstance(row, VideoRow) else row
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -124,6 +128,14 @@ class HubSource(Source):
         if apart := {"where", "exclude"}.intersection(self.options):
             raise ValueError(f"{sorted(apart)[0]} belongs to the source itself, not to options")
         return self
+
+    def _key(self, row: VideoRow) -> str | None:
+        """The row's key: a file of the hub has the hub's own, by whatever mirror it comes."""
+        if row.key is not None or not is_url(row.location):
+            return row.key
+        address = self.home("any/set", None).partition("/datasets/")[0]
+        inside = row.location.removeprefix(f"{address}/datasets/")
+        return url_key(f"{self.hub}/datasets/{inside}") if inside != row.location else None
 
     @cached_property
     def _local(self) -> Path | None:
