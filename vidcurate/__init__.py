@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from vidcurate.operator.columns import Column as Column
     from vidcurate.operator.columns import column as column
     from vidcurate.operator.decorator import scorer as scorer
+    from vidcurate.operator.hub import HubSource as HubSource
+    from vidcurate.operator.hub import rows_of as rows_of
     from vidcurate.operator.mapping import RowMap as RowMap
     from vidcurate.operator.mapping import TypeName as TypeName
     from vidcurate.operator.mapping import fit_value as fit_value
@@ -92,6 +94,7 @@ _HOME = {
     ],
     "operator.columns": ["Column", "column"],
     "operator.decorator": ["scorer"],
+    "operator.hub": ["HubSource", "rows_of"],
     "operator.mapping": ["RowMap", "TypeName", "fit_value", "tell_types"],
     "operator.metadata": [
         "MetadataRow",
@@ -121,6 +124,7 @@ __all__ = [
     "FrameBatch",
     "Frames",
     "Grouper",
+    "HubSource",
     "MetadataRow",
     "MotionVectors",
     "Operator",
@@ -151,6 +155,7 @@ __all__ = [
     "parquet_file",
     "parse_time",
     "read_rows",
+    "rows_of",
     "scorer",
     "tar_members",
     "tell_types",

@@ -19,7 +19,7 @@ class Adopt(Source):
         file, clip, video that exists.
     caption: the column of the caption (default: caption).
     dataset_id: the column of the clip's own id (default: id).
-    base: the folder that relative paths start from (default: the table's own).
+    base: the folder, or the URL, that relative paths start from (default: the table's folder).
     types: column -> string, int64, float64 or bool, where the type told from the first 10,000
         rows of a CSV or JSON file is not the right one.
 

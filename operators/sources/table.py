@@ -23,7 +23,7 @@ class Table(Source):
         whole video. The splitter `timestamps` cuts at them.
     caption: the column of the dataset's caption (default: caption).
     dataset_id: the column of the dataset's own id (default: id); of the video's first row.
-    base: the folder that relative paths start from (default: the table's own).
+    base: the folder, or the URL, that relative paths start from (default: the table's folder).
     types: column -> string, int64, float64 or bool, where the type told from the first 10,000
         rows of a CSV or JSON file is not the right one.
 

@@ -1,6 +1,11 @@
-"""yt-dlp's real code, through its generic extractor, against a server on localhost."""
+"""yt-dlp's real code, through its generic extractor, against a server on localhost.
 
+A child process costs a second: what needs no fresh one shares the process `workshop`.
+"""
+
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import psutil
 import pytest
 
-from vidcurate.acquire import limits as limits_module
 from vidcurate.acquire import pages
 from vidcurate.acquire.limits import HostLimits, Stopped
+from vidcurate.acquire.page_errors import Reply
 from vidcurate.acquire.pages import fetch_page, is_page
 from vidcurate.errors import (
     AcquireError,
@@ -105,9 +111,101 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits_module, "FIRST_PAUSE", 0.01)
+def _no_cookies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VIDCURATE_COOKIES", raising=False)
+    monkeypatch.setenv("YTDLP_NO_PLUGINS", "1")
+
+
+WORKSHOP = """
+import json, os, socket, subprocess, sys
+from dataclasses import asdict
+from vidcurate.acquire.page_child import Page, Request, guard
+from vidcurate.acquire.page_errors import classify
+bounds = json.loads(sys.stdin.readline())
+if bounds:
+    guard(bounds["allow_hosts"], proxies=bounds["proxies"])
+for line in sys.stdin:
+    page = Page(Request(**json.loads(line)))
+    try:
+        answer = page.fetch()
+    except Exception as error:
+        answer = classify(error, page.failure)
+    print(json.dumps(asdict(answer)), flush=True)
+for attempt in (
+    lambda: subprocess.run(["true"]),
+    lambda: os.system("true"),
+    lambda: os.fork(),
+    lambda: socket.create_connection(("localhost", 1)),
+    lambda: socket.socket().connect(("127.0.0.1", 1)),
+    lambda: __import__("ftplib").FTP().connect("ftp.example"),
+):
+    try:
+        attempt()
+        print("done")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+def request(server: Server, url: str, folder: Path, **more: Any) -> str:
+    """A line for the child or the workshop. url: a path is one of the server."""
+    told = {
+        "url": url if "://" in url else f"http://{server.host}{url}",
+        "is_known": False,
+        "tracks": str(folder / "track-"),
+        "max_height": None,
+        "max_size": 10**9,
+        "allow_hosts": [server.host],
+        "proxies": False,
+        "cookies": None,
+        "respect_opt_out": True,
+    }
+    return json.dumps({**told, **more}) + "\n"
+
+
+@pytest.fixture(scope="module")
+def workshop() -> Iterator[subprocess.Popen[str]]:
+    """Does what a child does, without its bounds, for one request after the other."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKSHOP],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "YTDLP_NO_PLUGINS": "1"},
+    ) as process:
+        assert process.stdin
+        process.stdin.write("null\n")
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def reply(server: Server, workshop: subprocess.Popen[str], tmp_path: Path) -> Callable[..., Reply]:
+    """reply("/path", max_height=...): what a child answers; its files are in tmp_path."""
+
+    def ask(url: str, **more: Any) -> Reply:
+        assert workshop.stdin
+        assert workshop.stdout
+        workshop.stdin.write(request(server, url, tmp_path, **more))
+        workshop.stdin.flush()
+        return Reply(**json.loads(workshop.stdout.readline()))
+
+    return ask
+
+
+def bounded(server: Server, folder: Path, urls: Sequence[str], **more: Any) -> tuple[Any, Any]:
+    """Replies to the URLs in a bounded process, then what comes of the attempts of WORKSHOP."""
+    told = {"allow_hosts": [server.host], "proxies": False, **more}
+    lines = [json.dumps(told) + "\n"] + [request(server, url, folder, **told) for url in urls]
+    done = subprocess.run(
+        [sys.executable, "-c", WORKSHOP],
+        input="".join(lines),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = done.stdout.splitlines()
+    return [Reply(**json.loads(line)) for line in answers[: len(urls)]], answers[len(urls) :]
 
 
 def config(server: Server, download: dict[str, Any] | None = None, **sections: Any) -> Acquire:
@@ -216,27 +314,19 @@ def test_the_video_of_a_page(
     server: Server, footage: Callable[[str], Path], tmp_path: Path
 ) -> None:
     body = footage("cuts").read_bytes()
-    server.files["/watch"] = page('<video src="/film.mp4" title="x"></video>')
-    server.files["/watch"] = (200, {"Content-Type": "text/html"}, server.files["/watch"])
+    html = page('<video src="/film.mp4" title="x"></video>')
+    server.files["/watch"] = (200, {"Content-Type": "text/html"}, html)
     server.files["/film.mp4"] = body
     path, rights = get(server, "/watch?id=7", tmp_path)
     assert path.read_bytes() == body
     assert rights == {}  # a page says nothing of license and channel
 
 
-def test_a_file_behind_an_unknown_ending(
-    server: Server, footage: Callable[[str], Path], tmp_path: Path
-) -> None:
-    body = footage("cuts").read_bytes()
-    server.files["/get"] = (200, {"Content-Type": "video/mp4"}, body)
-    assert get(server, "/get", tmp_path)[0].read_bytes() == body
-
-
 @pytest.mark.parametrize(
     ("height", "taken"), [(None, "1080"), (720, "720"), (719, "360"), (100, "360")]
 )
 def test_the_best_height_within_the_limit_else_the_smallest(
-    server: Server, tmp_path: Path, height: int | None, taken: str
+    server: Server, reply: Callable[..., Reply], height: int | None, taken: str
 ) -> None:
     lines = ["#EXTM3U"]
     for size in ("360", "1080", "720"):
@@ -247,15 +337,15 @@ def test_the_best_height_within_the_limit_else_the_smallest(
         )
         server.files[f"/{size}.ts"] = size.encode()
     server.files["/master.m3u8"] = "\n".join(lines).encode()
-    path, _ = get(server, "/master.m3u8", tmp_path, {"max_height": height})
-    assert path.read_bytes() == taken.encode()
+    answer = reply("/master.m3u8", max_height=height)
+    assert Path(answer.file).read_bytes() == taken.encode()
 
 
 def test_hls_segments_are_one_file(
-    server: Server, segments: Path, footage: Callable[[str], Path], tmp_path: Path
+    server: Server, reply: Callable[..., Reply], segments: Path, footage: Callable[[str], Path]
 ) -> None:
     serve(server, segments / "hls")
-    path, _ = get(server, "/hls/a.m3u8", tmp_path)
+    path = Path(reply("/hls/a.m3u8").file)
     assert pictures(path) == pictures(footage("cuts_sound"))
     assert len(times(path, "audio")) > 0
 
@@ -299,32 +389,30 @@ def test_cookies_go_to_their_host_and_the_file_stays_as_it_is(
      (403, ThrottledError), (451, VideoRegionError), (503, TransferError), (400, AcquireError)],
 )  # fmt: skip
 def test_the_status_of_a_page_says_what_is_wrong(
-    server: Server, tmp_path: Path, status: int, kind: type[AcquireError]
+    server: Server, reply: Callable[..., Reply], status: int, kind: type[AcquireError]
 ) -> None:
     server.files["/watch"] = (status, {"Content-Type": "text/html"}, b"<html>no</html>")
-    error = failure(server, "/watch?token=secret", tmp_path)
-    assert type(error) is kind
-    assert str(error).startswith(f"http://{server.host}/watch: ")
-    assert f"HTTP Error {status}" in str(error)
-    assert "secret" not in str(error)
+    answer = reply("/watch")
+    assert answer.kind == kind.__name__
+    assert f"HTTP Error {status}" in answer.message
+    server.files["/watch.html"] = page('<video src="/watch"></video>')  # the same of its file
+    answer = reply("/watch.html")
+    assert answer.kind == kind.__name__
+    assert f"HTTP Error {status}" in answer.message
 
 
-def test_too_many_requests_hold_the_host_as_long_as_it_asks(
-    server: Server, footage: Callable[[str], Path], tmp_path: Path
-) -> None:
-    wait = (429, {"Retry-After": "1"}, b"")
-    server.files["/get"] = [wait, (200, {"Content-Type": "video/mp4"}, b"x" * 5000)]
-    began = time.monotonic()
-    path, _ = get(server, "/get", tmp_path, {"tries": 2})
-    assert path.stat().st_size == 5000
-    assert time.monotonic() - began >= 1
+def test_too_many_requests_hold_the_host_as_long_as_it_asks(server: Server, tmp_path: Path) -> None:
+    server.files["/get"] = [(429, {"Retry-After": "1"}, b""), (429, {"Retry-After": "60"}, b"")]
     limits = HostLimits()
-    server.files["/get"] = (429, {"Retry-After": "60"}, b"")
-    with pytest.raises(ThrottledError):
-        fetch_page(
-            f"http://{server.host}/get", config(server), tmp_path / "p", limits, threading.Event()
-        )
+    url = f"http://{server.host}/get?token=secret"
+    began = time.monotonic()
+    with pytest.raises(ThrottledError) as caught:
+        fetch_page(url, config(server, {"tries": 2}), tmp_path / "p", limits, threading.Event())
+    assert time.monotonic() - began >= 1
+    assert server.count("/get?token=secret") == 2
     assert 55 < limits.reserve("127.0.0.1", None) <= 60
+    assert str(caught.value).startswith(f"http://{server.host}/get: ")
+    assert "secret" not in str(caught.value)
 
 
 def cut(body: bytes) -> Callable[[Handler], None]:
@@ -361,14 +449,18 @@ def test_a_cut_connection_is_gone_on_with(server: Server, tmp_path: Path) -> Non
     assert server.seen[-1][1]["Range"] == "bytes=150000-"
 
 
-def test_a_cut_connection_is_transient(server: Server, tmp_path: Path) -> None:
+def test_a_cut_connection_is_transient(server: Server, reply: Callable[..., Reply]) -> None:
     server.files["/watch.html"] = page('<video src="/film.mp4"></video>')
     server.files["/film.mp4"] = cut(bytes(300_000))
-    assert type(failure(server, "/watch.html", tmp_path)) is TransferError
+    assert reply("/watch.html").kind == "TransferError"
 
 
 def test_a_lost_segment_is_fetched_again_and_never_left_out(
-    server: Server, segments: Path, footage: Callable[[str], Path], tmp_path: Path
+    server: Server,
+    reply: Callable[..., Reply],
+    segments: Path,
+    footage: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
     serve(server, segments / "hls")
     whole = server.files["/hls/a2.ts"]
@@ -377,15 +469,18 @@ def test_a_lost_segment_is_fetched_again_and_never_left_out(
     assert pictures(path) == pictures(footage("cuts_sound"))
     assert [server.count(f"/hls/a{n}.ts") for n in range(4)] == [1, 1, 2, 1]
     server.files["/hls/a2.ts"] = (404, {}, b"")
-    assert type(failure(server, "/hls/a.m3u8", tmp_path / "b")) is VideoGoneError
+    assert reply("/hls/a.m3u8").kind == "VideoGoneError"
 
 
-def test_a_body_without_end_stops_at_the_size_limit(server: Server, tmp_path: Path) -> None:
+def test_a_body_without_end_stops_at_the_size_limit(
+    server: Server, reply: Callable[..., Reply], tmp_path: Path
+) -> None:
     server.files["/watch.html"] = page('<video src="/film.mp4"></video>')
     server.files["/film.mp4"] = endless(bytes(100_000), 0, "video/mp4")
-    error = failure(server, "/watch.html", tmp_path, max_size=10**6)
-    assert "larger than acquire.max_size (1000000 bytes)" in str(error)
-    assert not error.is_transient
+    answer = reply("/watch.html", max_size=10**6)
+    assert answer.kind == "AcquireError"
+    assert answer.message == "larger than acquire.max_size (1000000 bytes)"
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 4 * 10**6
 
 
 def test_a_page_without_end_stops_at_the_memory_limit(
@@ -435,78 +530,112 @@ def test_a_full_disk_is_no_fault_of_the_video(server: Server, tmp_path: Path) ->
     ],
 )  # fmt: skip
 def test_what_is_no_single_whole_video_is_refused(
-    server: Server, tmp_path: Path, files: dict[str, Any], path: str, reason: str
+    server: Server, reply: Callable[..., Reply], files: dict[str, Any], path: str, reason: str
 ) -> None:
     server.files.update(files)
-    error = failure(server, path, tmp_path)
-    assert type(error) is AcquireError
-    assert reason in str(error)
+    answer = reply(path)
+    assert answer.kind == "AcquireError"
+    assert reason in answer.message
+
+
+@pytest.mark.parametrize("place", ["/watch.html", "/film.mp4"])
+def test_opt_out_of_the_page_or_of_its_file(
+    server: Server, reply: Callable[..., Reply], place: str
+) -> None:
+    server.files["/watch.html"] = page('<video src="/film.mp4"></video>')
+    server.files["/film.mp4"] = b"x" * 5000
+    tag = {"X-Robots-Tag": "noai", "Content-Type": "text/html" if "html" in place else "video/mp4"}
+    server.files[place] = (200, tag, server.files[place])
+    answer = reply("/watch.html")
+    assert answer.kind == "OptOutError"
+    assert "X-Robots-Tag: noai" in answer.message
+    assert reply("/watch.html", respect_opt_out=False).file
 
 
 # ---------------------------------------------------------------------------- what is not reached
 
 
-def other_port() -> Iterator[int]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        listening.settimeout(0.2)
-        yield listening.getsockname()[1]
-        with pytest.raises(TimeoutError):
-            listening.accept()  # nobody came
-
-
-@pytest.fixture(name="other_port")
-def _other_port() -> Iterator[int]:
-    yield from other_port()
-
-
-@pytest.mark.parametrize("place", ["page", "redirect", "video", "segment"])
 def test_private_addresses_are_refused_wherever_they_are_named(
-    server: Server, tmp_path: Path, other_port: int, place: str
+    server: Server, tmp_path: Path
 ) -> None:
-    there = f"http://127.0.0.1:{other_port}/film.mp4"
-    server.files["/to.mp4"] = (302, {"Location": there}, b"")
-    server.files["/watch.html"] = page(f'<video src="{there}"></video>')
-    server.files["/a.m3u8"] = (
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{there}\n#EXT-X-ENDLIST\n".encode()
-    )
-    if place == "page":
-        with pytest.raises(AcquireError) as caught:
-            fetch_page(there, config(server), tmp_path / "p", HostLimits(), threading.Event())
-        error = caught.value
-    else:
-        path = {"redirect": "/to.mp4", "video": "/watch.html", "segment": "/a.m3u8"}[place]
-        error = failure(server, path, tmp_path)
-    assert type(error) is AcquireError
-    assert "127.0.0.1 is not a public address" in str(error)
-    assert f"add 127.0.0.1:{other_port} to acquire.allow_hosts" in str(error)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        other.settimeout(0.1)
+        host = f"127.0.0.1:{other.getsockname()[1]}"
+        there = f"http://{host}/film.mp4"
+        server.files["/to.mp4"] = (302, {"Location": there}, b"")
+        server.files["/watch.html"] = page(f'<video src="{there}"></video>')
+        server.files["/a.m3u8"] = (
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{there}\n#EXT-X-ENDLIST\n".encode()
+        )
+        server.files["/good.mp4"] = b"x" * 5000
+        base = f"http://{server.host}"
+        urls = [there, f"{base}/to.mp4", f"{base}/watch.html", f"{base}/a.m3u8",
+                there.replace("127.0.0.1", "0x7f000001"), f"{base}/good.mp4"]  # fmt: skip
+        answers, attempts = bounded(server, tmp_path, urls)
+        with pytest.raises(TimeoutError):
+            other.accept()  # nobody came
+    for answer in answers[:5]:
+        assert answer.kind == "AcquireError"
+        assert "127.0.0.1 is not a public address" in answer.message
+    for answer in answers[:4]:
+        assert f"add {host} to acquire.allow_hosts" in answer.message
+    assert answers[5].file
+    assert attempts == ["PermissionError"] * 3 + ["RefusedError"] * 3
 
 
-def test_the_environments_proxy_is_used_only_when_the_recipe_says_so(
+def test_through_a_proxy_addresses_are_checked_as_they_are_written(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The server plays the proxy: it is asked for whole URLs.
+    for name in ("http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", f"http://{server.host}")
-    monkeypatch.delenv("http_proxy", raising=False)
-    monkeypatch.setenv("NO_PROXY", "")
-    monkeypatch.delenv("no_proxy", raising=False)
     video = (200, {"Content-Type": "video/mp4"}, b"x" * 5000)
-    server.files["http://films.example/get"] = video
+    server.files["http://films.example/get"] = server.files["/get"] = video
     server.files["http://films.example/to"] = (302, {"Location": "http://10.0.0.1/get"}, b"")
-    server.files["http://10.0.0.1/get"] = server.files["/get"] = video
-    cfg = config(server, {"proxies": True}, allow_hosts=())
-    where = tmp_path / "part"
-
-    def fetch(url: str, cfg: Acquire) -> None:
-        fetch_page(url, cfg, where, HostLimits(), threading.Event())
-
-    fetch("http://films.example/get", cfg)
-    assert where.stat().st_size == 5000
-    assert server.seen[0][0] == "http://films.example/get"
-    for url in ("http://films.example/to", "http://localhost/get", "http://0x7f.1/get"):
-        with pytest.raises(AcquireError, match="not a public address"):
-            fetch(url, cfg)
+    server.files["http://10.0.0.1/get"] = video
+    urls = ["http://films.example/get", "http://films.example/to", "http://localhost/get",
+            "http://0x7f.1/get"]  # fmt: skip
+    answers, _ = bounded(server, tmp_path, urls, proxies=True, allow_hosts=[])
+    assert answers[0].file
+    for answer in answers[1:]:
+        assert answer.kind == "AcquireError"
+        assert "not a public address" in answer.message
+    assert {path for path, _ in server.seen} == set(urls[:2])
     server.seen.clear()
-    fetch(f"http://{server.host}/get", config(server))
+    assert bounded(server, tmp_path, ["/get"])[0][0].file  # the recipe does not ask for it
     assert {path for path, _ in server.seen} == {"/get"}
+
+
+def test_a_child_ends_with_its_parent(server: Server, tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def slow(handler: Handler) -> None:
+        asked.set()
+        endless(b"x", 0.05, "video/mp4")(handler)
+
+    server.files["/get"] = slow
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vidcurate.acquire.page_child"], stdin=subprocess.PIPE
+    )
+    assert child.stdin
+    child.stdin.write(request(server, "/get", tmp_path).encode())
+    child.stdin.flush()
+    assert asked.wait(30)
+    child.stdin.close()
+    assert child.wait(10) == 1
+
+
+def test_a_child_that_crashes_is_told_as_such(server: Server, tmp_path: Path) -> None:
+    def crash(handler: Handler) -> None:
+        (child,) = (
+            p for p in psutil.Process().children() if "vidcurate.acquire.page_child" in p.cmdline()
+        )
+        child.send_signal(signal.SIGSEGV)
+
+    server.files["/get"] = crash
+    error = failure(server, "/get", tmp_path)
+    assert "the download process died of SIGSEGV" in str(error)
+    assert not error.is_transient

@@ -65,6 +65,12 @@ class Cache:
         """Where its unfinished download lies."""
         return _beside(self.path(key, variant), "part")
 
+    def drop_part(self, key: str, variant: str) -> None:
+        """Remove an unfinished download."""
+        part = self.part(key, variant)
+        part.unlink(missing_ok=True)
+        _beside(part, "json").unlink(missing_ok=True)
+
     def get(self, key: str, variant: str) -> Meta | None:
         """What is known of a cached video; None where it is not there, or not whole."""
         path = self.path(key, variant)
@@ -124,11 +130,13 @@ class Cache:
         """
         path = self.path(key, "lock")
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:  # the folder went away in between
-                continue
+            except (FileExistsError, FileNotFoundError):
+                if path.parent.is_file():
+                    raise
+                continue  # one who held the lock has just removed the empty folder
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # One who held it before may have removed the file.

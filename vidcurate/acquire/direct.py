@@ -38,7 +38,6 @@ from vidcurate.acquire.limits import (
 from vidcurate.errors import (
     AcquireError,
     MissingExtraError,
-    ThrottledError,
     TransferError,
     UserError,
 )
@@ -95,16 +94,13 @@ def download(
             if not error.is_transient:
                 job.drop()
                 raise
-            wish = job.wish
-            if wish is None and isinstance(error, ThrottledError) and job.status == 429:
-                wish = backoff(attempt)
-            if wish is not None:
+            wait = backoff(attempt)
+            if job.wish is not None or job.status == 429:
                 # After the last try, too: all are asked to wait, not this video alone.
-                limits.hold(host, wish)
+                limits.hold(host, max(wait, job.wish or 0))
             if attempt == cfg.download.tries or job.left <= 0:
                 raise
-            if wish is None:
-                pause(backoff(attempt), stop)
+            pause(wait, stop)
     raise AssertionError("the last try returns or raises")
 
 

@@ -186,7 +186,7 @@ class Fetcher:
         sha256 = sha256 or hash_file(part)
         expected = row.rights.get("sha256", "").strip().lower()
         if len(expected) == 64 and expected != sha256:
-            part.unlink()
+            self._cache.drop_part(key, variant)
             raise AcquireError(
                 f"{shown(url)}: not the bytes that the dataset names: their sha256 is {sha256}, "
                 f"not {expected}"

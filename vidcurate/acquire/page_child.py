@@ -13,6 +13,7 @@ and private addresses written as such are refused here, also in redirects.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -31,10 +32,9 @@ from yt_dlp.networking.exceptions import HTTPError, TransportError
 
 from vidcurate.acquire.addresses import check_proxied, is_public
 from vidcurate.acquire.page_errors import RefusedError, Reply, classify
-from vidcurate.clip import short_hash
 from vidcurate.errors import AcquireError
-from vidcurate.media.join import join
 
+_AGENT = "vidcurate"  # a robot of this name may be spoken to
 _STALL = 30.0  # seconds without a connection or a byte
 _NATIVE = frozenset(("http", "https", "m3u8_native", "m3u8", "http_dash_segments"))
 _LIVE = {
@@ -55,17 +55,20 @@ class Request:
     """What to download, and within which bounds.
 
     tracks: path that the names of all files begin with; nothing else is written.
+    is_known: an extractor of yt-dlp knows the URL; else they are not asked once more.
     max_size: bytes of all tracks together. cookies: the text of a file in Netscape's format.
-    proxies: take those of the environment.
+    proxies: take those of the environment. respect_opt_out: heed X-Robots-Tag.
     """
 
     url: str
+    is_known: bool
     tracks: str
     max_height: int | None
     max_size: int
     allow_hosts: Sequence[str]
     proxies: bool
     cookies: str | None
+    respect_opt_out: bool
 
 
 class Page(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
@@ -75,6 +78,7 @@ class Page(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         self.request = request
         self.chosen: list[dict[str, Any]] = []
         self.failure: Exception | None = None  # of the last request that failed
+        self._heeds_opt_out = request.respect_opt_out
         self._finished = 0  # bytes of the tracks that are whole
         options: dict[str, Any] = {
             "quiet": True,
@@ -112,12 +116,24 @@ class Page(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         return super().build_request_director(ours, preferences)
 
     def urlopen(self, req: Any) -> Any:
-        """As yt-dlp's; remembers the failure, which some of its downloaders tell as text only."""
+        """As yt-dlp's; remembers the failure, which some of its downloaders tell as text only.
+
+        Raises:
+            OptOutError: the page itself, or a file of the video, is marked as not to be used. What
+                else an extractor asks for (scripts, its host's own interfaces) is not judged.
+        """
         try:
-            return super().urlopen(req)
+            answer = super().urlopen(req)
         except (HTTPError, TransportError) as error:
             self.failure = error
             raise
+        tags = answer.headers.get_all("X-Robots-Tag")
+        if self._heeds_opt_out and tags:
+            from vidcurate.acquire.answers import check_opt_out
+
+            check_opt_out(tags, _AGENT, str(urlsplit(answer.url).hostname))
+        self._heeds_opt_out = False  # until the files of the video are asked for
+        return answer
 
     def process_ie_result(
         self, ie_result: dict[str, Any], download: bool = True, extra_info: Any = None
@@ -141,21 +157,26 @@ class Page(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
             AcquireError: no single video that is whole and not live.
             Exception: those of yt-dlp and of its extractors.
         """
-        info = self.extract_info(self.request.url, download=False)
+        extractor = None if self.request.is_known else "Generic"
+        info = self.extract_info(self.request.url, download=False, ie_key=extractor)
         if not info or not self.chosen:
             raise AcquireError("no video on it")
         live = "is_live" if info.get("is_live") else info.get("live_status")
         if live in _LIVE:
             raise AcquireError(_LIVE[live])
+        self._heeds_opt_out = self.request.respect_opt_out
         tracks = []
         for chosen in self.chosen:
             path = Path(self.request.tracks + _name(chosen))
             done, _ = self.dl(str(path), {**info, **chosen})
             if not done or not path.exists():
                 raise AcquireError("yt-dlp could not download it")
+            self._heeds_opt_out = self.request.respect_opt_out
             self._finished += path.stat().st_size
             tracks.append(path)
         if len(tracks) == 2:
+            from vidcurate.media.join import join  # not for every child: it loads a decoder
+
             joined = Path(f"{self.request.tracks}joined")
             join(tracks[0], tracks[1], joined)
             tracks = [joined]
@@ -200,7 +221,8 @@ def _name(chosen: Mapping[str, Any]) -> str:
     """A file name for a track. It holds what the host tells of the format, so that another
     encode under the same id never continues the file of an earlier try."""
     told = ("format_id", "filesize", "tbr", "width", "height", "fps", "vcodec", "acodec")
-    return short_hash(json.dumps([str(chosen.get(name)) for name in told]))[:16]
+    values = json.dumps([str(chosen.get(name)) for name in told])
+    return hashlib.sha256(values.encode()).hexdigest()[:16]
 
 
 def guard(allow_hosts: Sequence[str], *, proxies: bool) -> None:

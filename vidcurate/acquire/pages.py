@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from vidcurate.acquire.cache import check_free, shown
+from vidcurate.acquire.cookies import load_cookies
 from vidcurate.acquire.limits import (
     HostLimits,
     backoff,
@@ -44,7 +45,6 @@ from vidcurate.errors import (
     StorageError,
     ThrottledError,
     TransferError,
-    UserError,
     VidcurateError,
     VideoGoneError,
     VideoPrivateError,
@@ -82,7 +82,7 @@ def is_page(url: str) -> bool:
     """
     if urlsplit(url).path.lower().endswith(_FILES):
         return False
-    return any(extractor.suitable(url) for extractor in _extractors())
+    return _is_known(url)
 
 
 def fetch_page(
@@ -109,18 +109,20 @@ def fetch_page(
         OSError: `part` cannot be written.
     """
     assert cfg.download
-    _extractors()
     host = host_of(url)
     per_hour = rate(cfg.download, host, is_page=True)
     tracks = part.with_name(f"{part.name}-")
+    jar = load_cookies(cfg.download.cookies)
     request = {
         "url": url,
+        "is_known": _is_known(url),
         "tracks": str(tracks),
         "max_height": cfg.download.max_height,
         "max_size": cfg.max_size,
         "allow_hosts": cfg.allow_hosts,
         "proxies": cfg.download.proxies,
-        "cookies": _cookies(cfg.download.cookies),
+        "cookies": Path(str(jar.filename)).read_text(encoding="utf-8") if jar else None,
+        "respect_opt_out": cfg.download.opt_out == "respect",
     }
     key = url_key(url)
     name = key if key.startswith("youtube:") else shown(url)
@@ -139,15 +141,22 @@ def fetch_page(
             if not isinstance(error, AcquireError) or not error.is_transient:
                 raise error
             wish = retry_after(reply["retry_after"])
+            if wish is None and isinstance(error, ThrottledError):
+                wish = backoff(attempt)
             if wish is not None:
-                # Also after the last try: the host asks all to wait, not this video alone.
+                # After the last try, too: all are asked to wait, not this video alone.
                 limits.hold(host, wish)
             if attempt == cfg.download.tries or left <= 0:
                 raise error
-            pause(backoff(attempt) if wish is None else 0, stop)
+            if wish is None:
+                pause(backoff(attempt), stop)
     finally:
         _remove(tracks)
     raise AssertionError("the last try returns or raises")
+
+
+def _is_known(url: str) -> bool:
+    return any(extractor.suitable(url) for extractor in _extractors())
 
 
 @cache
@@ -221,17 +230,6 @@ def _crash(status: int, log: IO[bytes], name: str) -> AcquireError:
     lines = log.read()[-4000:].decode("utf-8", "replace").strip().splitlines()
     why = f": {lines[-1]}" if lines else ""
     return AcquireError(f"{name}: the download process ended with status {status}{why}")
-
-
-def _cookies(path: str | None) -> str | None:
-    """The text of the cookies' file of the recipe, or of VIDCURATE_COOKIES."""
-    path = path or os.environ.get("VIDCURATE_COOKIES")
-    if not path:
-        return None
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the cookies' file cannot be read: {error}") from error
 
 
 def _remove(tracks: Path) -> None:

@@ -145,7 +145,7 @@ class RowMap:
         base: str | None = None,
         **columns: Any,
     ) -> tuple[Path, RowMap]:
-        """A metadata file and its map; `base` is by default the file's folder.
+        """A metadata file and its map; `base` (a folder or a URL) is by default its folder.
 
         Args:
             who: the source, for messages. path: the file. types: those that the user gave.
@@ -159,13 +159,16 @@ class RowMap:
             raise UserError(f"{who}: {file} is not a file; set the source's path, or give --input")
         if suffix_of(file) not in SUFFIXES:
             raise UserError(f"{who}: {file} ends in none of {', '.join(SUFFIXES)}")
-        folder = file.parent if base is None else Path(base).expanduser()
+        if base is None:
+            base = str(file.parent)
+        elif not is_url(base):
+            base = str(Path(base).expanduser())
         suffix = suffix_of(file)
         return file, cls.of(
             who,
             str(file),
             file_types(file, who, types),
-            base=str(folder),
+            base=base,
             given=types,
             is_text=suffix in (".csv", ".tsv"),
             is_typed=suffix == ".parquet",
