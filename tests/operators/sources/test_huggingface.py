@@ -1,8 +1,16 @@
 import gc
+import hashlib
 import json
+import os
+import re
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -244,6 +252,89 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+COMMIT = "a" * 40
+FILES = {
+    "README.md": b"---\nconfigs:\n- config_name: default\n  data_files: meta/*.jsonl\n---\n",
+    "meta/a.jsonl": b'{"video": "clips/a.mp4", "n": 1}\n{"video": "https://x.org/b.mp4", "n": 2}\n',
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the hub answers to `datasets` and `huggingface_hub` when they read me/set."""
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        if path.startswith("/datasets/me/set/resolve/"):
+            content = FILES.get(path.split("/", 6)[6])
+        elif path == f"/api/datasets/me/set/revision/{COMMIT}":
+            content = json.dumps({"id": "me/set", "sha": COMMIT, "siblings": []}).encode()
+        elif path.startswith(f"/api/datasets/me/set/tree/{COMMIT}"):
+            folder = path.partition(COMMIT)[2].strip("/")
+            entries = [
+                {"type": "file", "path": name, "size": len(file), "oid": "0" * 40}
+                for name, file in FILES.items()
+                if str(Path(name).parent) == (folder or ".")
+            ]
+            if not folder:
+                entries.append({"type": "directory", "path": "meta", "size": 0, "oid": "1" * 40})
+            content = json.dumps(entries).encode()
+        else:
+            content = None
+        whole, tag = len(content or b""), hashlib.sha1(content or b"").hexdigest()
+        part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        self.send_response(404 if content is None else 206 if part else 200)
+        if content is not None and part:
+            content = content[int(part[1]) : int(part[2]) + 1]
+            self.send_header("Content-Range", f"bytes {part[1]}-{part[2]}/{whole}")
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{tag}"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content or b"")
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_rows_and_files_of_the_hub(tmp_path: Path) -> None:
+    """In a process of its own: the library reads the hub's address when it is imported."""
+    code = """if True:
+        import json
+        from vidcurate.operators.sources.huggingface import Huggingface
+        for parameters in ({}, {"file": "meta/a.jsonl", "base": "https://x.org"}):
+            source = Huggingface(dataset="me/set", **parameters)
+            rows = [(v.location, v.key, v.fields) for v in source.videos()]
+            print(json.dumps([str(source.dataset_schema()), rows]))
+    """
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path)}
+        environment.pop("HF_HUB_OFFLINE", None)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    streamed, one_file = map(json.loads, done.stdout.splitlines())
+    inside = "/datasets/me/set/resolve/main/clips/a.mp4"
+    other = ["https://x.org/b.mp4", None, {"n": 2}]
+    assert streamed == [
+        "n: int64",
+        # The id is that of the hub, and not of the commit that is the newest now.
+        [[f"{url}{inside}", f"https://huggingface.co{inside}", {"n": 1}], other],
+    ]
+    assert one_file == ["n: int64", [["https://x.org/clips/a.mp4", None, {"n": 1}], other]]
 
 
 @pytest.mark.usefixtures("offline")
