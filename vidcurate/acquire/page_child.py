@@ -37,6 +37,8 @@ from vidcurate.errors import AcquireError
 _AGENT = "vidcurate"  # a robot of this name may be spoken to
 _STALL = 30.0  # seconds without a connection or a byte
 _NATIVE = frozenset(("http", "https", "m3u8_native", "m3u8", "http_dash_segments"))
+# What an entry of a list takes over from it.
+_OF_LIST = ("extractor", "extractor_key", "webpage_url", "original_url")
 _LIVE = {
     "is_live": "a live stream, which is not downloaded",
     "is_upcoming": "a live stream that has not begun",
@@ -147,7 +149,8 @@ class Page(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
             entries = [entry for _, entry in zip(range(2), ie_result["entries"], strict=False)]
             if len(entries) != 1:
                 raise AcquireError("a page of several videos" if entries else "no video on it")
-            ie_result = {**entries[0]}
+            told = {name: ie_result[name] for name in _OF_LIST if name in ie_result}
+            ie_result = {**told, **entries[0]}
         return super().process_ie_result(ie_result, download, extra_info)
 
     def fetch(self) -> Reply:

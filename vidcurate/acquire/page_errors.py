@@ -62,6 +62,10 @@ _WORDS: Sequence[tuple[type[AcquireError], str]] = (
 )  # fmt: skip
 
 
+# What yt-dlp adds to errors that it did not expect.
+_REPORT = re.compile(r"; please report this issue on .*", re.S)
+
+
 @dataclass(frozen=True)
 class Reply:
     """How it ended. `file` holds the video, or `kind` names the class of error to raise.
@@ -124,9 +128,10 @@ def _kind(
         return _STATUS[status]
     if status >= 500:
         return TransferError
-    words = text if status else f"{text} {' '.join(str(e) for e in chain)}"
+    words = " ".join(_REPORT.sub("", str(e)) for e in chain)
+    words = words.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     for kind, pattern in _WORDS:
-        if re.search(pattern, words.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"), re.I):
+        if re.search(pattern, words, re.I):
             return kind
     broken = (TransportError, IncompleteRead, ContentTooShortError, TimeoutError)
     return TransferError if any(isinstance(e, broken) for e in chain) else AcquireError
@@ -150,7 +155,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _first_line(chain: Sequence[BaseException], text: str) -> str:
     told = next((e.orig_msg for e in chain if isinstance(e, ExtractorError)), text)
     told = re.sub(r"^ERROR: ", "", told.lstrip("\r\n ")).lstrip("\r\n ")
-    told = told.removeprefix("[download] Got error: ").split("; please report this issue on ")[0]
+    told = _REPORT.sub("", told.removeprefix("[download] Got error: "))
     line = (told.splitlines() or [""])[0].split(" (caused by ")[0]
     line = re.sub(r"(https?://)([^\s/@]*@)?([^\s?#]*)[?#]\S*", r"\1\3", line)
     return line.strip()[:500] or type(chain[0]).__name__
