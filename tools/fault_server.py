@@ -10,6 +10,7 @@ Paths (the last piece names a file of the server; query as said):
     /status/S/F       status S each time; the query is its Retry-After
     /fail/N/S/F       status S for the first N requests, then as /ok; the query is its Retry-After
     /cut/N/F          as /ok, but the first N answers break off after half of their bytes
+    /dated/F          as /cut/1/F, with a weak ETag: only Last-Modified validates the rest
     /changed/F        breaks off once; then it is another file, with another ETag
     /liar/F           as /changed, but Range is answered with 206 and If-Range is ignored
     /slow/F           a byte every 50 ms, without end
@@ -88,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: FaultServer
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: PLR0912 - one branch for each fault
+    def do_GET(self) -> None:  # noqa: PLR0912, PLR0915 - one branch for each fault
         server = self.server
         server.seen.append((self.path, dict(self.headers.items())))
         server.counts[self.path] += 1
@@ -110,6 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
                     self._file(name)
             case ["cut", times, name]:
                 self._file(name, cut=count <= int(times))
+            case ["dated", name]:
+                self._file(name, cut=count == 1, is_weak=True)
             case ["changed", name]:
                 self._file(name, cut=count == 1, more=b"" if count == 1 else b"changed")
             case ["liar", name]:
@@ -150,13 +153,16 @@ class _Handler(BaseHTTPRequestHandler):
         cut: bool = False,
         more: bytes = b"",
         if_range: bool = True,
+        is_weak: bool = False,
     ) -> None:
         body = self.server.files[name].read_bytes() + more
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-        told = {"ETag": etag, "Last-Modified": formatdate(1e9, usegmt=True)}
+        date = formatdate(1e9, usegmt=True)
+        told = {"ETag": f"W/{etag}" if is_weak else etag, "Last-Modified": date}
+        strong = date if is_weak else etag
         start, status = 0, 200
         wanted = self.headers.get("Range")
-        if wanted and (not if_range or self.headers.get("If-Range", etag) == etag):
+        if wanted and (not if_range or self.headers.get("If-Range", strong) == strong):
             start, status = int(wanted.removeprefix("bytes=").partition("-")[0]), 206
             if start >= len(body):
                 self._head(416, {"Content-Range": f"bytes */{len(body)}", "Content-Length": "0"})

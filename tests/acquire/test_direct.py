@@ -191,6 +191,12 @@ def test_a_cut_connection_is_gone_on_with(at: Downloads, film: bytes) -> None:
     assert at.part.read_bytes() == film
 
 
+def test_a_date_validates_where_the_etag_is_weak(at: Downloads, film: bytes) -> None:
+    assert at.get("/dated/film.mp4") == sha(film)
+    assert at.ranges() == [None, f"bytes={len(film) // 2}-"]
+    assert at.server.seen[1][1]["If-Range"] == "Sun, 09 Sep 2001 01:46:40 GMT"
+
+
 def test_a_part_stays_for_a_later_run(at: Downloads, film: bytes) -> None:
     error = at.failure("/cut/1/film.mp4", download={"tries": 1})
     assert isinstance(error, TransferError)

@@ -52,6 +52,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_video_id_is_youtubes_else_the_datasets() -> None:
     assert place("/m/{video_id}.mp4").url == f"/m/{ID}.mp4"
+    plain = VideoRow(f"https://youtu.be/{ID}", dataset_id="row7")
+    assert place("/m/{video_id}.mp4", plain).url == f"/m/{ID}.mp4"
     other = VideoRow("https://x.example/a.mp4", dataset_id="row7")
     assert place("/m/{video_id}.mp4", other).url == "/m/row7.mp4"
     assert place_of("/m/{video_id}.mp4", VideoRow("https://x.example/a.mp4")) is None
@@ -207,7 +209,7 @@ def test_a_store_that_cannot_be_reached_is_transient(tmp_path: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     pattern = f"ftp://me:secret@127.0.0.1:{port}/{{video_id}}.mp4"
-    with pytest.raises(TransferError, match="cannot be reached") as caught:
+    with pytest.raises(TransferError, match="cannot be read") as caught:
         fetched(pattern, tmp_path / "part")
     assert caught.value.is_transient
     assert "secret" not in str(caught.value)

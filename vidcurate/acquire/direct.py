@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 _AGENT = "vidcurate"
 _HEADERS = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
 _REDIRECTS = 10
-_STALL = 30.0  # seconds without a connection or a byte
+_CONNECT = 10.0  # seconds for a connection; of the hosts of an old dataset many are dead
+_STALL = 30.0  # seconds without a byte
 _LOOK_AT_DISK = 64 * 1024**2  # bytes between looks at the free space
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -334,11 +335,12 @@ class _Download:
         else:
             addresses = resolve(host, port, allowed, self._shown)
         for i, address in enumerate(addresses):
+            left = self._check_time()
             request = client.build_request(
                 "GET",
                 url.copy_with(host=address),
                 headers=headers,
-                timeout=min(self._check_time(), _STALL),
+                timeout=httpx.Timeout(min(left, _STALL), connect=min(left, _CONNECT)),
                 # The certificate must be that of the name, not of the address.
                 extensions={} if is_proxied else {"sni_hostname": host},
             )

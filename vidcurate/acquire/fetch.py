@@ -65,6 +65,9 @@ class Fetcher:
     def fetch(self, row: VideoRow) -> Fetched:
         """The local file that holds the video of a row. Thread-safe.
 
+        Where the row's rights name a sha256, downloaded and copied bytes must have it; files that
+        are used in place are not read for that.
+
         Raises:
             AcquireError: missing, unreadable, refused or failed; its class and `is_transient` say
                 whether a later try may succeed.

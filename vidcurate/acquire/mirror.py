@@ -18,6 +18,7 @@ from typing import Any
 
 from vidcurate.acquire.cache import check_free, shown
 from vidcurate.acquire.limits import Stopped
+from vidcurate.clip import url_key
 from vidcurate.errors import AcquireError, MissingExtraError, TransferError, UserError
 from vidcurate.operator.base import VideoRow
 from vidcurate.recipe.model import Acquire
@@ -167,20 +168,17 @@ def copy(place: Place, part: Path, cfg: Acquire, stop: threading.Event) -> str |
     protocol = place.url.partition("://")[0].split("::")[-1]
     try:
         store, path = url_to_fs(place.search if place.is_search else place.url)
+        found = _found(store, path, place.is_search)
+        size = (store.info(found).get("size") or 0) if found is not None else 0
     except ImportError as error:
         package = _PACKAGES.get(protocol, protocol)
         raise MissingExtraError(
             f"acquire.mirror: {protocol}:// needs {package}: pip install {package}"
         ) from error
     except _store_errors() as error:
-        raise TransferError(f"acquire.mirror: {where} cannot be reached: {error}") from error
-    except ValueError as error:
-        raise UserError(f"acquire.mirror: {where}: {error}") from error
-    try:
-        found = _found(store, path, place.is_search)
-        size = (store.info(found).get("size") or 0) if found is not None else 0
-    except _store_errors() as error:
         raise TransferError(f"acquire.mirror: {where} cannot be read: {error}") from error
+    except ValueError as error:  # no such protocol, or no such name of a bucket
+        raise UserError(f"acquire.mirror: {where}: {error}") from error
     if found is None:
         return None
     _check_size(size, cfg, where)
@@ -245,7 +243,7 @@ def _filled(pattern: str, values: Mapping[str, str]) -> str:
 
 def _value(name: str, pattern: str, row: VideoRow) -> str | None:
     if name == "video_id":
-        key = row.key or ""
+        key = row.key or url_key(row.location)
         return key.removeprefix("youtube:") if key.startswith("youtube:") else row.dataset_id
     if name not in row.fields:
         known = ", ".join(["video_id", *sorted(row.fields)])
