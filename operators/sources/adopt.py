@@ -31,6 +31,7 @@ class Adopt(Source):
     """
 
     name: ClassVar[str] = "adopt"
+    is_cut: ClassVar[bool] = True
 
     path: str
     column: str | None = None

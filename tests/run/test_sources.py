@@ -1,0 +1,201 @@
+"""Score passes over datasets: several sources, downloads ahead of their turn, metadata that grows."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vidcurate.acquire.fetch import Fetched, Fetcher
+from vidcurate.acquire.limits import HostLimits
+from vidcurate.errors import AcquireError
+from vidcurate.operator.base import VideoRow
+from vidcurate.recipe.model import Acquire
+from vidcurate.run.prefetch import prefetched
+from vidcurate.run.score import Retry
+from vidcurate.run.worker import Task
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDCURATE_CACHE", str(tmp_path / "cache"))
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A `table` source of these rows, under the file's name."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"table": {"id": file.stem, "path": str(file)}}
+
+
+def downloads(server: Any, name: str) -> int:
+    return sum(path.endswith(name) for path, _ in server.seen)
+
+
+@pytest.fixture
+def web(fault_server, footage):
+    """Sections of a recipe over the fault server, which has a film of 4 s."""
+    fault_server.files["film.mp4"] = footage("cuts")
+    return {
+        "split": ["timestamps"],
+        "acquire": {
+            "allow_hosts": [fault_server.host],
+            "download": {"tries": 1},
+        },
+    }
+
+
+# --------------------------------------------------------------------------- several datasets
+
+
+def test_what_two_datasets_name_is_downloaded_once(runs, web, fault_server):
+    url = fault_server.url("/ok/film.mp4")
+    first = [
+        {"url": url, "start": 0, "end": 1, "caption": "one", "score": 0.5, "id": "a-1"},
+        {"url": url, "start": 1, "end": 2, "caption": "two", "score": 0.6, "id": "a-2"},
+    ]
+    second = [
+        {"url": url + "#t=1", "start": 1, "end": 2, "caption": "zwei", "views": 7},
+        {"url": url + "#t=2", "start": 0.5, "end": 1.5, "caption": "halb", "views": 8},
+    ]
+    source = [write(runs.folder / "a.jsonl", first), write(runs.folder / "b.jsonl", second)]
+    result = runs.score(source=source, **web)
+    assert downloads(fault_server, "film.mp4") == 1
+    [video] = runs.tables()["videos"]
+    assert dict(video["expected"]) == {"a": 2, "b": 2}
+    assert (video["source"], video["dataset_id"], video["clips"]) == ("a", "a-1", 3)
+    clips = sorted(runs.tables()["clips"], key=lambda c: c["start"])
+    assert [(c["source"], c["caption_source"], c["score"], c["views"]) for c in clips] == [
+        ("a", "one", 0.5, None),
+        ("b", "halb", None, 8),
+        ("a", "two", 0.6, 7),
+    ]
+    [(name, says)] = clips[2]["also"]
+    assert (name, json.loads(says)["caption"]) == ("b", "zwei")
+    assert runs.tables()["quarantine"] == []
+    assert result.sources["b"].shared == 1
+    # The same again has nothing to do, and asks nobody.
+    assert runs.score(source=source, **web).skipped == 1
+    assert downloads(fault_server, "film.mp4") == 1
+
+
+# --------------------------------------------------------------------------- metadata that changes
+
+
+def test_clips_that_the_metadata_names_later_are_scored_and_old_ones_stay(runs, web, fault_server):
+    url = fault_server.url("/ok/film.mp4")
+    rows = [{"url": url, "start": 0, "end": 1, "score": 1.0}]
+    source = write(runs.folder / "a.jsonl", rows)
+    runs.score(source=source, **web)
+    rows += [{"url": url, "start": 2, "end": 3, "score": 2.0}]
+    write(runs.folder / "a.jsonl", rows)
+    assert runs.score(source=source, **web).stats.clips == 2
+    assert sorted(c["start"] for c in runs.tables()["clips"]) == [0, 2]
+    write(runs.folder / "a.jsonl", rows[1:])
+    assert runs.score(source=source, **web).skipped == 1
+    assert len(runs.tables()["clips"]) == 2
+
+
+def test_where_that_came_later_drops_in_select(runs, web, select, fault_server):
+    url = fault_server.url("/ok/film.mp4")
+    rows = [
+        {"url": url, "start": i, "end": i + 1, "score": s} for i, s in enumerate((0.4, 0.5, None))
+    ]
+    source = write(runs.folder / "a.jsonl", rows)
+    runs.score(source=source, **web)
+    source["table"]["where"] = {"score": {"min": 0.45}}
+    assert runs.score(source=source, **web).stats.videos == 0
+    report = select(source=source, **web)
+    assert report.kept == 1
+    assert report.dropped == {("a", "score < 0.45"): 1, ("a", "score is null"): 1}
+
+
+def test_a_clip_can_be_excluded_by_our_own_id(runs, web, fault_server):
+    url = fault_server.url("/ok/film.mp4")
+    rows = [{"url": url, "start": i, "end": i + 1} for i in range(3)]
+    source = write(runs.folder / "a.jsonl", rows)
+    runs.score(source=source, **web)
+    gone = next(c["clip_id"] for c in runs.tables()["clips"] if c["start"] == 1)
+    (runs.folder / "gone.txt").write_text(gone)
+    source["table"]["exclude"] = [str(runs.folder / "gone.txt")]
+    runs.score(source=source, fresh=True, **web)
+    assert sorted(c["start"] for c in runs.tables()["clips"]) == [0, 2]
+    assert runs.tables()["quarantine"] == []
+
+
+# --------------------------------------------------------------------------- downloads
+
+
+def test_a_transient_failure_is_retried_and_a_permanent_one_is_not(runs, web, fault_server):
+    rows = [
+        {"url": fault_server.url("/fail/1/503/film.mp4")},
+        {"url": fault_server.url("/status/404/film.mp4")},
+    ]
+    source = write(runs.folder / "a.jsonl", rows)
+    runs.score(source=source, **web)
+    faults = {q["error"]: q["transient"] for q in runs.tables()["quarantine"]}
+    assert faults == {"TransferError": True, "VideoGoneError": False}
+    assert {v["state"] for v in runs.tables()["videos"]} == {"failed"}
+    result = runs.score(source=source, retry=Retry(), **web)
+    assert (result.stats.videos, result.stats.clips) == (1, 1)
+    assert [q["error"] for q in runs.tables()["quarantine"]] == ["VideoGoneError"]
+    assert downloads(fault_server, "/status/404/film.mp4") == 1
+
+
+@pytest.mark.parametrize("keep", ["always", "never"])
+def test_downloads_go_once_their_clips_are_cut(runs, web, fault_server, keep):
+    web["acquire"]["keep_sources"] = keep
+    rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1}]
+    runs.score(source=write(runs.folder / "a.jsonl", rows), media="clips", **web)
+    [clip] = runs.tables()["clips"]
+    assert (runs.out / clip["media"]).exists()
+    [video] = runs.tables()["videos"]
+    assert (len(video["sha256"]), len(video["retrieved_at"])) == (64, 25)
+    files = [p for p in (runs.folder / "cache").rglob("*") if p.is_file() and p.stat().st_size]
+    assert bool(files) == (keep == "always")
+
+
+def test_a_slow_host_holds_up_no_other(tmp_path, fault_server, footage):
+    fault_server.files["film.mp4"] = footage("cuts")
+    cfg = Acquire.model_validate(
+        {"allow_hosts": (fault_server.host,), "timeout": 1.5, "download": {"tries": 1}}
+    )
+    stop = threading.Event()
+    places = [
+        fault_server.url("/slow/film.mp4"),
+        fault_server.url("/ok/film.mp4"),
+        str(footage("cuts")),
+    ]
+    fetcher = Fetcher(cfg, tmp_path / "cache", HostLimits(), stop)
+    tasks = list(prefetched((Task(VideoRow(p)) for p in places), fetcher, cfg, stop))
+    assert [places.index(t.row.location) for t in tasks] == [2, 1, 0]
+    local, ok, slow = (t.fetched for t in tasks)
+    assert local is None
+    assert isinstance(ok, Fetched)
+    assert isinstance(slow, AcquireError)
+    assert slow.is_transient
+
+
+# --------------------------------------------------------------------------- clips cut elsewhere
+
+
+def test_clips_cut_elsewhere_are_not_decoded_where_no_step_asks_for_frames(runs, footage):
+    data = bytearray(footage("cuts").read_bytes())
+    middle = data.index(b"mdat") + 2000
+    data[middle : middle + 4000] = bytes(4000)  # pictures in ruins, packets in their places
+    runs.videos.mkdir(exist_ok=True)
+    (runs.videos / "clip.mp4").write_bytes(data)
+    rows = [{"path": str(runs.videos / "clip.mp4"), "aesthetic": 5.5}]
+    table = write(runs.folder / "scores.jsonl", rows)["table"]
+    source = {"adopt": {"path": table["path"]}}
+    runs.score(source=source, split=[], score=["technical"])
+    [clip] = runs.tables()["clips"]
+    assert (clip["aesthetic"], clip["score_status"]) == (5.5, "scored")
+    assert clip["technical_fps"] == pytest.approx(24, abs=6)
+    assert runs.tables()["quarantine"] == []
+    # A step that looks at pictures finds out.
+    runs.score(source=source, split=[], score=["technical", "brightness"], fresh=True)
+    faults = runs.tables()["quarantine"]
+    assert [q["stage"] for q in faults] == ["decode"]
