@@ -170,6 +170,11 @@ def test_downloads_may_be_switched_off(fetch: Fetch, fault_server: FaultServer) 
     assert fault_server.seen == []
     found = fetch("/ok/film.mp4")
     assert fetch("/ok/film.mp4", download=False) == found
+    # Of a page, too, whatever its size was.
+    found.path.rename(found.path.with_name("h720"))
+    told = found.path.with_name("file.json")
+    told.rename(told.with_name("h720.json"))
+    assert fetch("/ok/film.mp4", download=False).path.name == "h720"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,12 @@ class Cache:
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
+    def variants(self, key: str) -> list[tuple[str, Meta]]:
+        """All that is there of a video, by name."""
+        names = sorted(p.stem for p in self.path(key, "lock").parent.glob("*.json"))
+        found = [(name, self.get(key, name)) for name in names]
+        return [(name, meta) for name, meta in found if meta is not None]
+
     def add(self, key: str, variant: str, url: str, rights: Mapping[str, str], sha256: str) -> Meta:
         """Take the finished `part` of a video in; sha256 is that of its bytes. Under `lock`.
 
@@ -112,13 +118,12 @@ class Cache:
         if not folder.is_dir():
             return False
         with self.lock(key, threading.Event()):
-            metas = [self.get(key, p.stem) for p in sorted(folder.glob("*.json"))]
+            metas = self.variants(key)
             names = [p for p in folder.iterdir() if p.name != "lock"]
             for path in names:
                 path.unlink(missing_ok=True)
-            for meta in metas:
-                if meta is not None:
-                    self._drop_content(meta.sha256)
+            for _, meta in metas:
+                self._drop_content(meta.sha256)
         return bool(names)
 
     @contextmanager

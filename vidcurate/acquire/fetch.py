@@ -139,16 +139,19 @@ class Fetcher:
 
     def _downloaded(self, row: VideoRow, key: str, host: str) -> Fetched:
         download = self._cfg.download
-        page = f"h{download.max_height or 'best'}" if download else ""
         with _storage(self._cache.folder), self._cache.lock(key, self._stop):
+            if not download:
+                at_hand = self._cache.variants(key)
+                if at_hand:
+                    return self._fetched(key, *at_hand[0])
+                raise AcquireError(
+                    f"{shown(row.location)}: no mirror has it, and acquire.download is false"
+                )
+            page = f"h{download.max_height or 'best'}"
             for variant in ("file", page):
                 meta = self._cache.get(key, variant)
                 if meta is not None:
                     return self._fetched(key, variant, meta)
-            if not download:
-                raise AcquireError(
-                    f"{shown(row.location)}: no mirror has it, and acquire.download is false"
-                )
             with self._transfer(host, download.per_host):
                 rights: Mapping[str, str] = {}
                 sha256 = None
