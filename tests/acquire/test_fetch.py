@@ -228,7 +228,8 @@ def test_a_store_is_copied_to_the_cache_once(tmp_path: Path, fetch: Fetch) -> No
     memory.rm("/fetch/v1.mp4")
     assert fetch(row, mirror="memory://fetch/{video_id}.*") == found
     with pytest.raises(AcquireError, match="no mirror has it"):
-        fetch(row, mirror="memory://other/{video_id}.*", download=False)
+        other = VideoRow("http://x.invalid/v2", dataset_id="v2")
+        fetch(other, mirror="memory://fetch/{video_id}.*", download=False)
 
 
 def test_a_wrong_pattern_is_told_before_any_work(tmp_path: Path) -> None:
