@@ -153,7 +153,8 @@ class _Sample:
         text = self.text("json")
         try:
             found = json.loads(text)
-            json.dumps(found, ensure_ascii=False).encode()
+            if "\\ud" in text:  # half of a surrogate pair can be written so
+                json.dumps(found, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise ValueError("the .json holds half a character (a lone surrogate)") from error
         except (ValueError, RecursionError) as error:

@@ -66,6 +66,15 @@ def test_extract_writes_the_first_member_of_the_name(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a.tar", "out"]
 
 
+def test_a_tar_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", {"a.mp4": b"old"})
+    extract(path, "a.mp4", tmp_path / "out", max_size=10)
+    tar(tmp_path / "new.tar", {"first": b"", "a.mp4": b"new"}).replace(path)
+    os.utime(path, ns=(1, 1))
+    extract(path, "a.mp4", tmp_path / "out", max_size=10)
+    assert (tmp_path / "out").read_bytes() == b"new"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

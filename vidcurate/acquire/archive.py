@@ -9,6 +9,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -103,20 +104,24 @@ def extract(tar: Path, name: str, target: Path, max_size: int) -> None:
             unreadable or broken before it.
         OSError: the target cannot be written.
     """
-    info = next((info for info in tar_members(tar) if info.name == name), None)
-    if info is None:
-        raise AcquireError(f"{tar}: no member {name!r}")
-    if not info.isreg() or info.issparse():
+    try:
+        stat = tar.stat()
+    except OSError as error:
+        raise AcquireError(f"{tar}: cannot be read: {error.strerror}") from error
+    places, broken = _places(tar, stat.st_size, stat.st_mtime_ns)
+    if name not in places:
+        raise AcquireError(broken or f"{tar}: no member {name!r}")
+    place = places[name]
+    if place is None:
         raise AcquireError(f"{tar}: {name!r} is no regular file")
-    if info.size > max_size:
-        raise AcquireError(
-            f"{tar}: {name!r} has {info.size} bytes, more than the {max_size} allowed"
-        )
+    offset, size = place
+    if size > max_size:
+        raise AcquireError(f"{tar}: {name!r} has {size} bytes, more than the {max_size} allowed")
     handle, part = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as out, tar.open("rb") as file:
-            file.seek(info.offset_data)
-            left = info.size
+            file.seek(offset)
+            left = size
             while left:
                 chunk = file.read(min(_CHUNK, left))
                 if not chunk:
@@ -128,3 +133,23 @@ def extract(tar: Path, name: str, target: Path, max_size: int) -> None:
         Path(part).replace(target)
     finally:
         Path(part).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=8)
+def _places(
+    tar: Path, size: int, changed: int
+) -> tuple[dict[str, tuple[int, int] | None], str | None]:
+    """Name -> offset and size of a tar's members, None where it is no regular file; and why the
+    tar ends early.
+
+    Kept for the last few tars: to walk their headers for every member would cost the square of
+    their number. size, changed: of the tar as it is now.
+    """
+    found: dict[str, tuple[int, int] | None] = {}
+    try:
+        for info in tar_members(tar):
+            is_plain = info.isreg() and not info.issparse()
+            found.setdefault(info.name, (info.offset_data, info.size) if is_plain else None)
+    except BrokenTarError as error:
+        return found, str(error)
+    return found, None
