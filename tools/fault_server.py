@@ -15,6 +15,7 @@ Paths (the last piece names a file of the server; query as said):
     /liar/F           as /changed, but Range is answered with 206 and If-Range is ignored
     /slow/F           a byte every 50 ms, without end
     /stall/F          some bytes, then nothing
+    /silent/F         no answer at all
     /endless/F        bytes without end
     /type/A/B/F       as /ok, with the content type A/B
     /robots/F         as /ok; X-Robots-Tag is the query, one header for each of its parts at |
@@ -123,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
             case ["stall", _]:
                 self._head(200, {"Content-Length": "100000"})
                 self.wfile.write(bytes(1000))
+                server.closing.wait()
+            case ["silent", _]:
                 server.closing.wait()
             case ["endless", _]:
                 self._drip(bytes(65536), 0)

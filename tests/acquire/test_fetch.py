@@ -227,8 +227,8 @@ def test_a_store_is_copied_to_the_cache_once(tmp_path: Path, fetch: Fetch) -> No
     assert set(found.rights) == {"retrieved_at", "sha256"}
     memory.rm("/fetch/v1.mp4")
     assert fetch(row, mirror="memory://fetch/{video_id}.*") == found
+    other = VideoRow("http://x.invalid/v2", dataset_id="v2")
     with pytest.raises(AcquireError, match="no mirror has it"):
-        other = VideoRow("http://x.invalid/v2", dataset_id="v2")
         fetch(other, mirror="memory://fetch/{video_id}.*", download=False)
 
 
@@ -298,6 +298,22 @@ def test_one_host_bears_few_transfers_at_a_time(
             first.result()
         assert [path for path, _ in fault_server.seen[:1]] == ["/stall/film.mp4"]
         assert second.result().is_download
+
+
+@pytest.mark.parametrize("path", ["/stall/film.mp4", "/silent/film.mp4"])
+def test_a_stop_does_not_wait_for_a_host_that_says_nothing(
+    tmp_path: Path, fault_server: FaultServer, config: Callable[..., Acquire], path: str
+) -> None:
+    stop = threading.Event()
+    fetcher = Fetcher(config(), tmp_path / "cache", HostLimits(), stop)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(fetcher.fetch, VideoRow(fault_server.url(path)))
+        while not fault_server.seen:
+            time.sleep(0.01)
+        stop.set()
+        with pytest.raises(Stopped):
+            waiting.result(timeout=5)  # a stalled read itself takes 30 s
+    fault_server.closing.set()
 
 
 def test_a_stop_ends_what_waits(

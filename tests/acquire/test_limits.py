@@ -9,6 +9,7 @@ from vidcurate.acquire import limits
 from vidcurate.acquire.limits import (
     HostLimits,
     Stopped,
+    abandonable,
     backoff,
     host_of,
     pause,
@@ -16,6 +17,7 @@ from vidcurate.acquire.limits import (
     retry_after,
     wait_turn,
 )
+from vidcurate.errors import TransferError
 from vidcurate.recipe.model import Download
 
 
@@ -121,3 +123,18 @@ def test_retry_after_as_a_date() -> None:
     assert retry_after(formatdate(time.time() + 100, usegmt=True)) == near(100)
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert retry_after("Wed, 99 Oct 2015 07:28:00 GMT") is None
+
+
+def test_abandonable_work_ends_as_it_ends_or_with_the_stop() -> None:
+    stop, never = threading.Event(), threading.Event()
+    assert abandonable(lambda: 7, stop) == 7
+    with pytest.raises(TransferError, match="lost"):
+        abandonable(fail, stop)
+    threading.Timer(0.05, stop.set).start()
+    with pytest.raises(Stopped):
+        abandonable(never.wait, stop)
+    never.set()
+
+
+def fail() -> None:
+    raise TransferError("lost")

@@ -92,6 +92,8 @@ def download(
         try:
             return job.run()
         except AcquireError as error:
+            if stop.is_set():
+                raise Stopped from error
             if not error.is_transient:
                 job.drop()
                 raise
@@ -277,6 +279,7 @@ class _Download:
                 headers = self._headers(where, offset, validator)
                 answer = self._send(client, where, headers, is_proxied)
                 try:
+                    self._check_time()  # on a stop the disk may be another's by now
                     if not answer.has_redirect_location:
                         self._check(answer, offset)
                         yield answer

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vidcurate.acquire import archive, direct, mirror, pages
 from vidcurate.acquire.cache import Cache, Meta, check_free, hash_file, shown
-from vidcurate.acquire.limits import HostLimits, Stopped, host_of, pause
+from vidcurate.acquire.limits import HostLimits, Stopped, abandonable, host_of, pause
 from vidcurate.clip import is_url, short_hash, url_key
 from vidcurate.errors import AcquireError, StorageError
 from vidcurate.operator.base import VideoRow
@@ -131,7 +131,9 @@ class Fetcher:
             meta = self._cache.get(key, variant)
             if meta is None:
                 part = self._cache.part(key, variant)
-                url = mirror.copy(place, part, self._cfg, self._stop)
+                url = abandonable(
+                    lambda: mirror.copy(place, part, self._cfg, self._stop), self._stop
+                )
                 if url is None:
                     return None
                 meta = self._taken(row, key, variant, url, {}, None)
@@ -158,8 +160,11 @@ class Fetcher:
                 is_page = pages.is_page(row.location)
                 if not is_page:
                     part = self._cache.part(key, "file")
-                    sha256 = direct.download(
-                        row.location, self._cfg, part, self._limits, self._stop
+                    sha256 = abandonable(
+                        lambda: direct.download(
+                            row.location, self._cfg, part, self._limits, self._stop
+                        ),
+                        self._stop,
                     )
                     is_page = sha256 is None
                 variant = page if is_page else "file"

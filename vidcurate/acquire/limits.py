@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+from vidcurate.errors import VidcurateError
 from vidcurate.recipe.model import Download
 
 PAGES_PER_HOUR = 300.0
@@ -18,8 +21,12 @@ FIRST_PAUSE = 1.0
 
 _LONGEST_PAUSE = 60.0
 _LONGEST_HOLD = 3600.0  # a Retry-After of days would stop a run for good
+_POLL = 0.1
 _MOMENT = 0.01  # waits below this are noise of the clock
 _SAME_HOST = {"youtu.be": "youtube.com"}
+
+
+_T = TypeVar("_T")
 
 
 class Stopped(Exception):  # noqa: N818 - no error, and nothing may take it for one
@@ -105,6 +112,37 @@ def pause(seconds: float, stop: threading.Event) -> None:
     """
     if stop.wait(seconds):
         raise Stopped
+
+
+def abandonable(work: Callable[[], _T], stop: threading.Event) -> _T:
+    """What `work` returns or raises; it runs in a thread of its own.
+
+    A read from a network that says nothing cannot be ended from outside, so on a stop the thread
+    is left behind: `work` must look at `stop` whenever it goes on, before it touches the disk.
+
+    Raises:
+        Stopped: `stop` was set before its end.
+    """
+    results: list[_T] = []
+    errors: list[Exception] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except (VidcurateError, OSError, Stopped) as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    # A daemon: the process may end without it.
+    threading.Thread(target=run, name="transfer", daemon=True).start()
+    while not done.wait(_POLL):
+        if stop.is_set():
+            raise Stopped
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def backoff(attempt: int) -> float:

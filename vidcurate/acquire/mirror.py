@@ -19,7 +19,13 @@ from typing import Any
 from vidcurate.acquire.cache import check_free, shown
 from vidcurate.acquire.limits import Stopped
 from vidcurate.clip import url_key
-from vidcurate.errors import AcquireError, MissingExtraError, TransferError, UserError
+from vidcurate.errors import (
+    AcquireError,
+    MissingExtraError,
+    TransferError,
+    UserError,
+    VidcurateError,
+)
 from vidcurate.operator.base import VideoRow
 from vidcurate.recipe.model import Acquire
 
@@ -183,20 +189,22 @@ def copy(place: Place, part: Path, cfg: Acquire, stop: threading.Event) -> str |
         return None
     _check_size(size, cfg, where)
     check_free(part.parent, cfg, size)
+    if stop.is_set():
+        raise Stopped
     try:
         with part.open("wb") as file:
             for block in _blocks(store, found, where):
-                file.write(block)
-                _check_size(file.tell(), cfg, where)
                 if stop.is_set():
                     raise Stopped
+                file.write(block)
+                _check_size(file.tell(), cfg, where)
                 if time.monotonic() > deadline:
                     raise TransferError(
                         f"{where}: took longer than acquire.timeout ({cfg.timeout:g} s)"
                     )
         if part.stat().st_size == 0:
             raise AcquireError(f"{where}: the file is empty")
-    except BaseException:
+    except (VidcurateError, OSError):
         part.unlink(missing_ok=True)
         raise
     return str(store.unstrip_protocol(found))
