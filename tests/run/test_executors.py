@@ -22,16 +22,27 @@ def crash(clip: Clip) -> float:
 """
 
 
-def test_ray_gives_the_tables_of_the_inline_executor(runs):
-    """With a video that crashes its decoder, broken files and an operator of the user."""
+def test_ray_gives_the_tables_of_the_inline_executor(runs, fault_server, footage, monkeypatch):
+    """With a video that crashes its decoder, broken files, downloads and a user's operator."""
+    monkeypatch.setenv("VIDCURATE_CACHE", str(runs.folder / "cache"))
     runs.add("cuts", "odd_size", "dup_cadence", "text", "truncated_tail")
     (runs.folder / "crash.py").write_text(CRASH)
+    fault_server.files["film.mp4"] = footage("vfr")
+    urls = [fault_server.url("/ok/film.mp4"), fault_server.url("/status/404/film.mp4")]
+    table = runs.folder / "urls.jsonl"
+    table.write_text("".join(json.dumps({"url": url}) + "\n" for url in urls))
     sections = {
+        "source": [{"folder": {"path": str(runs.videos)}}, {"table": {"path": str(table)}}],
+        "acquire": {
+            "allow_hosts": [fault_server.host],
+            "download": {"tries": 1, "videos_per_hour": 36_000},
+        },
         "operators": [str(runs.folder / "crash.py")],
         "score": ["technical", "brightness", "crash"],
     }
     runs.score(workers=2, **sections)
     inline = runs.tables()
+    assert sorted(p for p, _ in fault_server.seen) == ["/ok/film.mp4", "/status/404/film.mp4"]
     there = runs.folder / "ray"
     with tempfile.TemporaryDirectory(prefix="ray-") as short:  # sockets need a short path
         # What a cluster leaves behind that was killed: it must not be joined.
@@ -53,6 +64,9 @@ def test_ray_gives_the_tables_of_the_inline_executor(runs):
     assert "ray" not in done.stdout.replace(str(there), "").lower()
     assert json.loads((there / "run.json").read_text())["state"] == "done"
     assert runs.tables(there) == inline
+    # Each by one host's limits, and the second from the cache.
+    asked = [path for path, _ in fault_server.seen]
+    assert sorted(asked) == ["/ok/film.mp4", "/status/404/film.mp4", "/status/404/film.mp4"]
     crashed = [q for q in inline["quarantine"] if q["error"] == "WorkerCrashError"]
     assert [(q["attempts"], q["message"]) for q in crashed] == [
         (2, "the decode process died of SIGSEGV")

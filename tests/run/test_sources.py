@@ -1,4 +1,4 @@
-"""Score passes over datasets: several sources, downloads ahead of their turn, metadata that grows."""
+"""Score passes over datasets: several sources, downloads ahead, metadata that grows."""
 
 from __future__ import annotations
 
