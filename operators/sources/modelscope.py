@@ -9,7 +9,8 @@ from urllib.parse import quote
 from vidcurate import HubSource, rows_of
 
 # What rows are read from. Media stay on the hub.
-_ROWS = ["*.csv", "*.tsv", "*.json", "*.jsonl", "*.parquet", "*.arrow", "*.gz", "README.md"]
+_KINDS = ("csv", "tsv", "json", "jsonl", "parquet", "arrow")
+_ROWS = ["README.md", *(f"*.{kind}{gz}" for kind in _KINDS for gz in ("", ".gz"))]
 
 
 class Modelscope(HubSource):

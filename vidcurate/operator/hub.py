@@ -30,6 +30,7 @@ _PACKED = (
     "(`base` is their folder); of tars, use the source `webdataset`"
 )
 _MAPPING = ("column", "start", "end", "caption", "dataset_id", "base", "types")
+_CHAINED = re.compile(r"(?!https?://)\w+://.*::")  # fsspec's paths into archives
 _BYTES = (
     "the video's bytes stand in the row itself, and they are not taken out: write them to files "
     "and name these in a table, or download the data set's tars for the source `webdataset`"
@@ -116,8 +117,12 @@ class HubSource(Source):
             rows = self._inner.videos()
         else:
             rows = self._plan.map.videos(map(self._plain, self._rows()))
+        address = self.hub if self._local else self.home("any/set", None).partition("/datasets/")[0]
+        if address == self.hub:
+            yield from rows
+            return
         for row in rows:
-            yield replace(row, key=self._key(row)) if isinstance(row, VideoRow) else row
+            yield self._keyed(row, address) if isinstance(row, VideoRow) else row
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -129,13 +134,11 @@ class HubSource(Source):
             raise ValueError(f"{sorted(apart)[0]} belongs to the source itself, not to options")
         return self
 
-    def _key(self, row: VideoRow) -> str | None:
-        """The row's key: a file of the hub has the hub's own, by whatever mirror it comes."""
-        if row.key is not None or not is_url(row.location):
-            return row.key
-        address = self.home("any/set", None).partition("/datasets/")[0]
-        inside = row.location.removeprefix(f"{address}/datasets/")
-        return url_key(f"{self.hub}/datasets/{inside}") if inside != row.location else None
+    def _keyed(self, row: VideoRow, address: str) -> VideoRow:
+        """A file of the hub has the hub's own key, by whatever mirror it comes."""
+        if row.key is None and row.location.startswith(f"{address}/datasets/"):
+            return replace(row, key=url_key(self.hub + row.location.removeprefix(address)))
+        return row
 
     @cached_property
     def _local(self) -> Path | None:
@@ -223,30 +226,33 @@ class HubSource(Source):
             is_typed=data.features is not None,
         )
         as_text = {n for n, kind in kinds.items() if n not in labels and _is_odd(kind)}
+        has_bytes = {name for name, kind in kinds.items() if _has_bytes(kind)}
         kept = {
             name: pa.string() if name in as_text or name in labels else kind
             for name, kind in columns.kept.items()
-            if not _has_bytes(kind)
+            if name not in has_bytes
         }
-        return _Plan(replace(columns, kept=kept), as_text, labels)
+        return _Plan(replace(columns, kept=kept), as_text, has_bytes, labels)
 
     def _plain(self, row: MetadataRow | RowFault) -> MetadataRow | RowFault:
         """A row with the video's path for the video, names for labels, text for odd values."""
         if isinstance(row, RowFault):
             return row
-        values = dict(row.values)
-        video = values[self._plan.map.video] = self._path(values.get(self._plan.map.video))
-        for name, names in self._plan.labels.items():
+        plan = self._plan
+        video = self._path(row.values.get(plan.map.video))
+        values = {n: v for n, v in row.values.items() if n not in plan.has_bytes}
+        for name, names in plan.labels.items():
             number = values.get(name)
-            values[name] = None if number is None or number < 0 else names[number]
-        for name in self._plan.as_text:
+            known = number is not None and 0 <= number < len(names)
+            values[name] = names[number] if known else None
+        for name in plan.as_text:
             values[name] = fit_value(name, values.get(name), pa.string())
         row = replace(row, values=values)
         if isinstance(video, bytes):
-            return replace(row, values=self._payload(values)).fault(_BYTES)
-        if isinstance(video, str) and "::" in video:
-            return replace(row, values=self._payload(values)).fault(_PACKED)
-        return row
+            return row.fault(_BYTES)
+        if isinstance(video, str) and _CHAINED.match(video):
+            return row.fault(_PACKED)
+        return replace(row, values={**values, plan.map.video: video})
 
     def _path(self, video: Any) -> Any:
         """Of what a row holds as its video: the path or URL, or the bytes where these are all."""
@@ -257,9 +263,6 @@ class HubSource(Source):
             revision = self.revision if found[1] == self.dataset else found[2]
             video = f"{self.home(found[1], revision)}/{quote(found[3])}"
         return video
-
-    def _payload(self, values: Row) -> Row:
-        return {name: values.get(name) for name in self._plan.map.kept}
 
     def _open(self) -> Any:
         if self._local is None:
@@ -325,10 +328,12 @@ def rows_of(dataset: str, config: str | None, split: str, revision: str | None =
 
 @dataclass(frozen=True)
 class _Plan:
-    """The map of the columns, which of them become text, and the names of labels' numbers."""
+    """The map of the columns; those that become text, and those that are left out for their
+    bytes; the names of labels' numbers."""
 
     map: RowMap
     as_text: set[str]
+    has_bytes: set[str]
     labels: Mapping[str, list[str]]
 
 

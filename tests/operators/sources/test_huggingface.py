@@ -132,7 +132,7 @@ def test_bytes_in_the_row_go_to_the_quarantine_with_the_remedy(tmp_path: Path) -
     assert row.relative == "b.mp4"
     assert [f.where for f in faults] == [f"{tmp_path} [train]:{n}" for n in (1, 3, 4)]
     assert "bytes stand in the row" in faults[0].message
-    assert faults[0].payload == {"views": 1}
+    assert faults[0].payload == {"caption": "a", "views": 1}
     assert "stands in an archive" in faults[1].message
     assert faults[2].message == "no path or URL of a video in this row"
 
