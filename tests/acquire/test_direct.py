@@ -261,7 +261,7 @@ def test_a_slow_body_ends_at_the_timeout_of_all_tries(at: Downloads) -> None:
 
 
 def test_a_stalled_body_is_tried_again(at: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "_STALL", 0.1)
+    monkeypatch.setattr(direct, "_STALL", 0.3)
     error = at.failure("/stall/film.mp4", download={"tries": 2})
     assert "no answer in time" in str(error)
     assert isinstance(error, TransferError)
