@@ -317,6 +317,7 @@ def test_the_video_of_a_page(
     html = page('<video src="/film.mp4" title="x"></video>')
     server.files["/watch"] = (200, {"Content-Type": "text/html"}, html)
     server.files["/film.mp4"] = body
+    (tmp_path / "h720.part-0123").write_bytes(b"of a run that was killed")
     path, rights = get(server, "/watch?id=7", tmp_path)
     assert path.read_bytes() == body
     assert rights == {}  # a page says nothing of license and channel
@@ -533,6 +534,9 @@ def test_a_full_disk_is_no_fault_of_the_video(server: Server, tmp_path: Path) ->
          "several videos"),
         ({"/a.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n1.ts\n"}, "/a.m3u8",
          "live stream"),
+        ({"/a.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"k\"\n"
+                     b"#EXTINF:1,\n1.ts\n#EXT-X-ENDLIST\n"}, "/a.m3u8",
+         "leaves to ffmpeg"),
         ({"/a.mp3": (200, {"Content-Type": "audio/mpeg"}, b"ID3" + bytes(9999))}, "/a.mp3",
          "no format with pictures"),
     ],
@@ -598,15 +602,16 @@ def test_through_a_proxy_addresses_are_checked_as_they_are_written(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The server plays the proxy: it is asked for whole URLs.
-    for name in ("http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+    for name in ("http_proxy", "HTTPS_PROXY", "https_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", f"::1,10.0.0.2,127.0.0.3:{server.server_port}")
     monkeypatch.setenv("HTTP_PROXY", f"http://{server.host}")
     video = (200, {"Content-Type": "video/mp4"}, b"x" * 5000)
     server.files["http://films.example/get"] = server.files["/get"] = video
     server.files["http://films.example/to"] = (302, {"Location": "http://10.0.0.1/get"}, b"")
     server.files["http://10.0.0.1/get"] = video
     urls = ["http://films.example/get", "http://films.example/to", "http://localhost/get",
-            "http://0x7f.1/get"]  # fmt: skip
+            "http://0x7f.1/get", "http://10.0.0.2/get"]  # fmt: skip
     answers, _ = bounded(server, tmp_path, urls, proxies=True, allow_hosts=[])
     assert answers[0].file
     for answer in answers[1:]:

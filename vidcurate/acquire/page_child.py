@@ -137,6 +137,19 @@ class Page(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         self._heeds_opt_out = False  # until the files of the video are asked for
         return answer
 
+    def report_error(self, message: Any, *args: Any, **kwargs: Any) -> None:
+        """As yt-dlp's, without its advice to install what is not used here.
+
+        Raises:
+            AcquireError: the stream is left to ffmpeg by yt-dlp.
+        """
+        if "ffmpeg could not be found" in str(message):
+            raise AcquireError(
+                "a stream that yt-dlp leaves to ffmpeg, which is not used: live, or encrypted in a "
+                "way of its own"
+            )
+        super().report_error(message, *args, **kwargs)
+
     def process_ie_result(
         self, ie_result: dict[str, Any], download: bool = True, extra_info: Any = None
     ) -> Any:
@@ -264,7 +277,9 @@ def guard(allow_hosts: Sequence[str], *, proxies: bool) -> None:
 
 
 def _proxy_hosts() -> Iterator[str]:
-    for url in urllib.request.getproxies().values():
+    for scheme, url in urllib.request.getproxies().items():
+        if scheme == "no":  # hosts that are reached without one
+            continue
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme.lower(), 80)
         yield f"{(parts.hostname or '').lower()}:{port}"

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from glob import escape
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -52,7 +53,7 @@ from vidcurate.errors import (
 )
 from vidcurate.recipe.model import Acquire
 
-_POLL = 0.05
+_POLL = 0.2  # seconds between looks at a child
 _MEMORY = 2 * 1024**3  # resident bytes; a page or manifest without end is read into memory
 _FILES = (".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
           ".ogv", ".ts", ".webm", ".wmv")  # fmt: skip
@@ -192,17 +193,18 @@ def _ask(
                 # Its input stays open: the child ends when it closes, so also when we die.
                 child.stdin.write(json.dumps(request).encode() + b"\n")
                 child.stdin.flush()
-            while child.poll() is None:
+            while not wait([child.stdout.fileno()], _POLL):
                 if time.monotonic() > deadline:
                     raise TransferError(
                         f"{name}: took longer than acquire.timeout ({cfg.timeout:g} s)"
                     )
                 check_free(part.parent, cfg)
                 _check_memory(child.pid, name)
-                pause(_POLL, stop)
+                pause(0, stop)
             answer = child.stdout.read()
-            if child.returncode != 0 or not answer:
-                raise _crash(child.returncode, log, name)
+            status = child.wait()
+            if status != 0 or not answer:
+                raise _crash(status, log, name)
             return json.loads(answer)
         finally:
             child.kill()
