@@ -207,7 +207,11 @@ class HubSource(Source):
             kinds, labels = tell_types(rows, self.types), {}
         else:
             kinds = dict(zip(data.features, data.features.arrow_schema.types, strict=True))
-            labels = {n: f.names for n, f in data.features.items() if hasattr(f, "int2str")}
+            labels = {
+                name: dict(enumerate(feature.names))
+                for name, feature in data.features.items()
+                if hasattr(feature, "int2str")
+            }
         base = self.base or (str(self._local) if self._local else None)
         if base is None:
             base = self.home(self.dataset, self.revision)
@@ -242,9 +246,7 @@ class HubSource(Source):
         video = self._path(row.values.get(plan.map.video))
         values = {n: v for n, v in row.values.items() if n not in plan.has_bytes}
         for name, names in plan.labels.items():
-            number = values.get(name)
-            known = number is not None and 0 <= number < len(names)
-            values[name] = names[number] if known else None
+            values[name] = names.get(values.get(name, -1))
         for name in plan.as_text:
             values[name] = fit_value(name, values.get(name), pa.string())
         row = replace(row, values=values)
@@ -334,7 +336,7 @@ class _Plan:
     map: RowMap
     as_text: set[str]
     has_bytes: set[str]
-    labels: Mapping[str, list[str]]
+    labels: Mapping[str, Mapping[int, str]]
 
 
 def _is_odd(kind: pa.DataType) -> bool:
