@@ -51,7 +51,7 @@ class Committer:
         """Publish parts, atomically; None where there is nothing to publish.
 
         Args:
-            pass_name: score, group, annotate or compact.
+            pass_name: score, group, annotate, compact, pack or purge.
             parts: new parts by table.
             retire: ids by table whose rows in all earlier parts are dead from now on.
             drops: paths of earlier parts that these replace.

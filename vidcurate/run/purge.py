@@ -275,6 +275,7 @@ class _Purge:
     def rebuild_report(self) -> None:
         """It shows pictures of clips: made anew, or removed where that is not possible."""
         page = self.out / _REPORT
+        page.with_suffix(".html.tmp").unlink(missing_ok=True)  # of a build that was killed
         record = read_record(self.out)
         if not page.exists():
             return
