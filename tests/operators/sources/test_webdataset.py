@@ -8,9 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import vidcurate
 from vidcurate import ClipRow, RowFault, UserError, VideoRow
 from vidcurate.acquire.archive import extract, member
 from vidcurate.operators.sources.webdataset import Webdataset
+from vidcurate.recipe.load import parse
+from vidcurate.run import passes
+from vidcurate.run.score import score
 from vidcurate.shards.writer import TarWriter
 
 Members = Sequence[tuple[str, Any]]
@@ -300,3 +304,36 @@ def test_no_tar_at_all(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone.tar", tmp_path / "no/*.tar"):
         with pytest.raises(UserError, match="no folder or pattern with tars; set the source's"):
             list(Webdataset(path=str(path)).videos())
+
+
+def test_a_run_over_tars(tmp_path: Path, footage: Callable[[str], Path]) -> None:
+    static = footage("static").read_bytes()
+    members = [
+        ("0.mp4", static),
+        ("0.txt", "一只狗".encode()),
+        ("0.json", {"score": 0.5, "clip_id": "theirs"}),
+        ("1.mp4", b"no video"),
+        ("2.json", {"status": "failed_to_download"}),
+    ]
+    tar(tmp_path / "in" / "a.tar", members)
+    source = {"webdataset": {"path": str(tmp_path / "in")}}
+    raw = {"source": source, "score": ["technical"], "output": str(tmp_path / "out")}
+    recipe = parse(json.dumps(raw))
+    with passes.session(recipe, recipe.output) as work:
+        score(work.lease, recipe)
+    with vidcurate.open(tmp_path / "out") as run:
+        [clip] = run.sql(
+            "SELECT dataset_id, n_frames, caption_source, score, source_clip_id FROM clips"
+        ).to_pylist()
+        faults = run.sql("SELECT stage, error FROM quarantine ORDER BY stage").to_pylist()
+    assert clip == {
+        "dataset_id": "0",
+        "n_frames": 72,  # 3 s at 24 fps
+        "caption_source": "一只狗",
+        "score": 0.5,
+        "source_clip_id": "theirs",  # ours has the name
+    }
+    assert faults == [
+        {"stage": "decode", "error": "RefusedMediaError"},
+        {"stage": "source", "error": "RowError"},
+    ]
