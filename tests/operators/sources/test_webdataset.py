@@ -306,7 +306,10 @@ def test_no_tar_at_all(tmp_path: Path) -> None:
             list(Webdataset(path=str(path)).videos())
 
 
-def test_a_run_over_tars(tmp_path: Path, footage: Callable[[str], Path]) -> None:
+def test_a_run_over_tars(
+    tmp_path: Path, footage: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDCURATE_CACHE", str(tmp_path / "cache"))
     static = footage("static").read_bytes()
     members = [
         ("0.mp4", static),
