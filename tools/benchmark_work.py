@@ -91,7 +91,7 @@ def _step(name: str, kind: Kind, **parameters: Any) -> Step:
 
 def score(path: Path, work: ScorePlan) -> Iterator[dict[str, Any] | None]:
     """The score pass over one video, as a worker runs it: rows of clips, None for a pause."""
-    job = VideoJob("video", "key", "content", VideoRow(location=str(path)), path)
+    job = VideoJob("video", "key", "content", VideoRow(str(path), sources=("folder",)), path)
     for message in score_video((repr(work), work, job)):
         assert message is None or isinstance(message, Scored | VideoDone), message
         yield message.row if isinstance(message, Scored) else None

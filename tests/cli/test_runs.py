@@ -379,6 +379,48 @@ def test_status(command, out):
     assert facts["state"] == "done"
     assert facts["videos"] == {"done": 2, "failed": 1}
     assert facts["quarantine"][0]["error"] == "RefusedMediaError"
+    assert facts["datasets"] == {}  # of folders there is no more to tell
+
+
+def test_what_became_of_each_dataset(command, made, tmp_path):
+    videos, out = made[0].parent / "videos", tmp_path / "o"
+    for name, text in (
+        ("a", "path,start,end\ncuts.mp4,0,1\ngone.mp4,0,1\ngone.mp4,1,2\n"),
+        ("b", "path,start,end\ncuts.mp4,0,1\ncuts.mp4,2,x\n"),
+    ):
+        (tmp_path / f"{name}.csv").write_text(text)
+    sources = [
+        {"table": {"id": name, "path": str(tmp_path / f"{name}.csv"), "base": str(videos)}}
+        for name in "ab"
+    ]
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(json.dumps({"source": sources, "split": ["timestamps"], "output": str(out)}))
+    shown = [
+        ["a", "b"],
+        [],
+        "rows that cannot be used 0 1".split(),
+        "clips that the metadata names 3 1".split(),
+        "in an earlier dataset, too 0 1".split(),
+        "expected 3 0".split(),
+        "obtained 1 0".split(),
+        "lost 2 0".split(),
+        "not to be had 2 0".split(),
+    ]
+    result = command("score", recipe)
+    assert cells(result.stdout)[: len(shown)] == shown
+    lines = cells(command("status", out).stdout)
+    assert lines[4 : 4 + len(shown)] == shown
+    assert json.loads(command("status", out, "--json").stdout)["datasets"]["a"] == {
+        "source": "a",
+        "named": 3,
+        "filtered": 0,
+        "excluded": 0,
+        "shared": 0,
+        "faults": 0,
+        "expected": 3,
+        "lost": {"not to be had": 2},
+        "obtained": 1,
+    }
 
 
 def test_a_killed_run_is_not_running(command, out):

@@ -4,11 +4,13 @@ import ast
 import csv
 import json
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from vidcurate.errors import UserError
 from vidcurate.export.write import export
+from vidcurate.operators.sources.webvid import WebVid
 
 IDS = ["-2yHu5qgTzM", "k_ZXmr8pmrs"]
 
@@ -153,6 +155,7 @@ def test_webvid_names_local_files_by_folder_and_id(local, again, tmp_path):
     assert list(report.left_out.values()) == [1]  # the .mkv
     (row,) = cells(report.path)
     assert (row["videoid"], row["page_dir"], row["contentUrl"]) == ("e", "c d", "")
-    files = str(local.folder / "videos")
-    back = again(local, {"webvid": {"metadata": str(report.path), "files": files}})
-    assert back.ids() == whole.ids("n_frames = 60")
+    # Same file, same path below the folder: the same key, and so the same ids.
+    (video,) = WebVid(metadata=str(report.path), files=str(local.folder / "videos")).videos()
+    assert (video.key, video.relative) == (None, "c d/e.mp4")
+    assert Path(video.location).samefile(local.folder / "videos" / "c d" / "e.mp4")

@@ -44,12 +44,6 @@ def test_lists_and_missing_values_keep_their_types(tube, load, tmp_path):
     assert dict(zip(loaded["clip_id"], loaded["caption"], strict=True)) == captions
 
 
-def test_the_same_ids_come_out_of_a_parquet_file(web, again, tmp_path):
-    folder = export(web.out, "hf", to=tmp_path / "hf").path
-    (file,) = (folder / "data").iterdir()
-    assert again(web, {"table": {"path": str(file)}}).ids() == web.ids()
-
-
 def test_units_and_descriptions_are_in_the_schema_and_the_card(web, tmp_path):
     folder = export(web.out, "hf", to=tmp_path / "hf").path
     schema = pq.read_schema(next((folder / "data").iterdir()))

@@ -8,6 +8,7 @@ import pytest
 
 import vidcurate
 from vidcurate.export.rows import GONE, Clips, clock, place, plain
+from vidcurate.export.write import export
 
 DIGEST = "0" * 64
 
@@ -80,6 +81,15 @@ def test_a_stop_ends_the_stream(local):
         stop.set()
         with pytest.raises(KeyboardInterrupt):
             next(iter(clips))
+
+
+@pytest.mark.parametrize("form", ["csv", "hf"])
+def test_an_export_that_is_stopped_leaves_nothing(local, tmp_path, form):
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        export(local.out, form, to=tmp_path / "set", stop=stop)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_selected_and_is_gone_is_counted(local, tmp_path):

@@ -22,17 +22,20 @@ def test_local_files_give_the_same_ids_beside_the_same_folder(local, again):
     assert back.ids() == local.ids()
 
 
-def test_jsonl_says_what_csv_says(local, web, tmp_path):
+def test_jsonl_and_parquet_say_what_csv_says(local, web, tmp_path):
     for run in (local, web):
         read = []
-        for form in ("csv", "jsonl"):
-            path = export(run.out, form, to=tmp_path / f"set.{form}", force=True).path
+        for form in ("csv", "jsonl", "hf"):
+            chosen = {"everything": True, "to": tmp_path / f"set.{form}", "force": True}
+            path = export(run.out, form, **chosen).path
+            if form == "hf":
+                path = (path / "data" / "train-00000.parquet").rename(tmp_path / "set.parquet")
             videos = list(Table(path=str(path)).videos())
             read.append([(v.location, v.relative, v.dataset_id, v.rights) for v in videos])
             clips = [c for v in videos for c in v.clips]
             read[-1] += [(c.start, c.end, c.caption) for c in clips]
             assert {c.fields["clip_id"] for c in clips} == run.ids()
-        assert read[0] == read[1]
+        assert read[0] == read[1] == read[2]
         assert len(read[0]) > 4
 
 

@@ -50,7 +50,7 @@ def try_scorer(
         video_id=video.name,
         source_key=f"file:{video.name}",
         content_id="",
-        row=VideoRow(str(video)),
+        row=VideoRow(str(video), sources=("folder",)),
         path=video.resolve(),
     )
     rows, faults = [], []
