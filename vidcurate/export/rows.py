@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from vidcurate.clip import RIGHTS
+from vidcurate.errors import QueryError, RunDirectoryError
 from vidcurate.run.tables import Run, quoted
 
 Row = dict[str, Any]
@@ -70,23 +72,32 @@ class Clips:
 
     def __iter__(self) -> Iterator[Row]:
         last = None
-        with self._run.connect() as connection:
-            order = 'ORDER BY video_id, start, "end", clip_id'
-            reader = connection.sql(f"{self._query} {order}").to_arrow_reader(_BATCH_ROWS)
-            for batch in reader:
-                if self._stop.is_set():
-                    raise KeyboardInterrupt
-                for row in batch.to_pylist():
-                    row["video"], row["split"] = row.pop("_video"), row.pop("_split")
-                    row["place"] = place(row["video"]["source_key"], row["video"]["location"])
-                    why = UNKNOWN_PLACE if row["place"] is None else self._refusal(row)
-                    if why is not None:
-                        self.left_out[why] += 1
-                        continue
-                    self.clips += 1
-                    self.videos += row["video_id"] != last
-                    last = row["video_id"]
-                    yield row
+        for row in self._rows():
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            row["video"], row["split"] = row.pop("_video"), row.pop("_split")
+            row["place"] = place(row["video"]["source_key"], row["video"]["location"])
+            why = UNKNOWN_PLACE if row["place"] is None else self._refusal(row)
+            if why is not None:
+                self.left_out[why] += 1
+                continue
+            self.clips += 1
+            self.videos += row["video_id"] != last
+            last = row["video_id"]
+            yield row
+
+    def _rows(self) -> Iterator[Row]:
+        query = f'{self._query} ORDER BY video_id, start, "end", clip_id'
+        try:
+            with self._run.connect() as connection:
+                for batch in connection.sql(query).to_arrow_reader(_BATCH_ROWS):
+                    yield from batch.to_pylist()
+        except duckdb.IOException as error:
+            raise RunDirectoryError(
+                f"{self._run.out} was compacted while it was read; export again ({error})"
+            ) from error
+        except duckdb.Error as error:
+            raise QueryError(f"the clips of {self._run.out} cannot be read: {error}") from error
 
     def by_video(self) -> Iterator[list[Row]]:
         """The clips of one video after the other."""
@@ -136,10 +147,10 @@ def clock(seconds: float, hour_digits: int = 1) -> str:
 
 def plain(value: Any) -> Any:
     """A value as JSON holds it: numbers that are not finite are None, what JSON lacks is text."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def columns(clips: Clips) -> list[TableColumn]:
         "video_id": lambda row: row["video_id"],
         "source_key": lambda row: row["video"]["source_key"],
         "split": lambda row: row["split"],
-        "fingerprints": lambda row: json.dumps(dict(row["fingerprints"])),
+        "fingerprints": lambda row: _fingerprints(tuple(row["fingerprints"])),
     }
     told = {video: _PATH if clips.has_files else _URL, **_TEXT}
     found = []
@@ -104,8 +104,9 @@ def write_csv(clips: Clips, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         cells = csv.writer(file)
         cells.writerow(column.field.name for column in table)
+        values = [_cells_of(column) for column in table]
         for row in clips:
-            cells.writerow(_cell(column.value(row)) for column in table)
+            cells.writerow([value(row) for value in values])
 
 
 def write_jsonl(clips: Clips, path: Path) -> None:
@@ -141,10 +142,23 @@ def _json(value: Mapping[str, Any] | None) -> str | None:
     return None if value is None else json.dumps(plain(value), ensure_ascii=False)
 
 
-def _cell(value: Any) -> str:
-    value = plain(value)
-    if value is None:
-        return ""
+def _cells_of(column: TableColumn) -> Callable[[Row], Any]:
+    """A row's value as the csv module writes it so that it reads back exactly."""
+    kind, value = column.field.type, column.value
+    if pa.types.is_string(kind) or pa.types.is_integer(kind):
+        return value
+    if pa.types.is_floating(kind):
+        return lambda row: plain(value(row))
+    return lambda row: _cell(plain(value(row)))
+
+
+def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+@lru_cache(maxsize=1024)
+def _fingerprints(steps: tuple[tuple[str, str], ...]) -> str:
+    # Nearly all clips of a run share theirs.
+    return json.dumps(dict(steps))

@@ -23,6 +23,8 @@ from vidcurate.run.record import RunRecord, read_record
 from vidcurate.run.tables import Run
 from vidcurate.run.tables import open as open_run
 
+_MEMORY = 1024**3  # bytes of DuckDB; a larger sort goes through the disk
+
 
 @dataclass(frozen=True)
 class Format:
@@ -89,7 +91,7 @@ def export(
     """
     if form not in FORMATS:
         raise UserError(f"there is no format {form!r}{suggest(form, FORMATS)}")
-    with open_run(out) as run:
+    with open_run(out, memory=_MEMORY) as run:
         record = read_record(run.out)
         if record is None:
             raise RunDirectoryError(f"{run.out} has no run.json; give the folder of a finished run")
@@ -141,7 +143,8 @@ def _target(
         if "://" in str(to):
             raise UserError(f"{to} is a URL: export to a local path, and copy it from there")
         target = Path(to).expanduser().absolute()
-    wanted = target.is_dir() if form == "hf" else target.is_file()
+    is_folder = target.is_dir() and not target.is_symlink()  # a link's folder is not replaced
+    wanted = is_folder if form == "hf" else target.is_file()
     if target.exists() or target.is_symlink():
         if not wanted:
             kind = "folder" if form == "hf" else "file"
