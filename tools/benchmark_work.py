@@ -75,13 +75,13 @@ def plan(
     return ScorePlan.of(
         Recipe(
             name="benchmark",
-            source=_step("folder", "source", path="."),
+            sources=(_step("folder", "source", path="."),),
             output="unused",
             split=(_step("scenes", "splitter", **limits),),
             score=tuple(_step(name, "scorer") for name in scorers),
             profile=profile,
         ),
-        {},
+        (),
     )
 
 

@@ -33,7 +33,7 @@ def rows(bbb, folder):
     return list(benchmark.rows(TINY, bbb, folder))
 
 
-def test_every_figure_of_the_issue_is_measured(rows):
+def test_every_figure_is_measured(rows):
     assert [(row.unit, row.limit) for row in rows] == [
         ("x bare decode", 1.55),
         ("x bare decode", 1.2),
