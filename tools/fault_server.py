@@ -140,8 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
             case ["json"]:
                 self._send(200, b'{"error": "no such video"}', "application/json")
             case ["page", name]:
-                body = f"<!DOCTYPE html><title>Film</title><video src='/ok/{name}'></video>"
-                self._send(200, body.encode(), "text/html")
+                page = f"<!DOCTYPE html><title>Film</title><video src='/ok/{name}'></video>"
+                self._send(200, page.encode(), "text/html")
             case _:
                 kind, body = server.answers.get(path, ("", b""))
                 self._send(200 if kind else 404, body, kind or "text/html")
