@@ -173,7 +173,7 @@ VIDEO_FIELDS: list[pa.Field] = [
             ("audio_rate", pa.int32()),
             ("audio_channels", pa.int32()),
             ("content_id", pa.string()),
-            # source step -> how many clips its metadata names (1 for the whole video)
+            # source step -> how many clips it is the first to name (1 for the whole video)
             ("expected", pa.map_(pa.string(), pa.int32())),
             # start and end of each clip that the metadata names; an end of infinity is the video's
             ("intervals", pa.list_(pa.float64())),

@@ -395,17 +395,10 @@ def test_what_became_of_each_dataset(command, made, tmp_path):
     ]
     recipe = tmp_path / "two.yaml"
     recipe.write_text(json.dumps({"source": sources, "split": ["timestamps"], "output": str(out)}))
-    shown = [
-        ["a", "b"],
-        [],
-        "rows that cannot be used 0 1".split(),
-        "clips that the metadata names 3 1".split(),
-        "in an earlier dataset, too 0 1".split(),
-        "expected 3 0".split(),
-        "obtained 1 0".split(),
-        "lost 2 0".split(),
-        "not to be had 2 0".split(),
-    ]
+    shown = cells(
+        "a b\n\nrows that cannot be used 0 1\nclips that the metadata names 3 1\n"
+        "in an earlier dataset, too 0 1\nexpected 3 0\nobtained 1 0\nlost 2 0\nnot to be had 2 0"
+    )
     result = command("score", recipe)
     assert cells(result.stdout)[: len(shown)] == shown
     lines = cells(command("status", out).stdout)

@@ -16,7 +16,9 @@ from vidcurate.errors import MissingExtraError, UserError, is_interrupt
 
 if TYPE_CHECKING:
     from vidcurate.recipe.model import Recipe
+    from vidcurate.run.accounts import Account
     from vidcurate.run.passes import Session
+    from vidcurate.run.record import RunRecord
     from vidcurate.run.score import Retry, ScoreResult
 
 RecipeOrFolder = Annotated[
@@ -201,9 +203,11 @@ def status(out: Out, json: Json = False) -> None:
     state = record.state if record else None
     if state == "running" and not is_held(out):
         state = "interrupted"  # killed: nobody was left to write it down
+    datasets = _accounts(out, record)
     if json:
         name = record.name if record else None
-        print_json({"state": state, "name": name} | counts)
+        plain = {account.source: account.plain for account in datasets}
+        print_json({"state": state, "name": name, "datasets": plain} | counts)
         return
     if record is not None:
         typer.echo(f"{record.name}: {state}{_remark(state, record.recipe, out)}")
@@ -214,6 +218,9 @@ def status(out: Out, json: Json = False) -> None:
         (record.passes.get("select", {}) if record else {}).get("selections", {}).items()
     ):
         typer.echo(f"selection {name}: {chosen['kept']} of {chosen['clips']} clips kept")
+    if datasets:
+        typer.echo("")
+        _echo(summary.aligned(summary.datasets(datasets)))
     if counts["quarantine"]:
         rows = [
             (r["stage"], r["error"], "transient" if r["transient"] else "permanent", r["count"])
@@ -459,15 +466,20 @@ def _print_run(work: Session, reports: Any, packed: Any, page: Path) -> None:
     _echo(summary.hints(work.out, counts, reports))
 
 
-def _datasets(work: Session) -> list[Any]:
-    """Rows on expected, obtained and lost clips; none for a folder, where files are all."""
+def _accounts(out: Path, record: RunRecord | None) -> list[Account]:
+    """Of the sources: expected, obtained and lost clips; none for folders, where files are all."""
     from vidcurate.run import tables
-    from vidcurate.run.accounts import accounts
+    from vidcurate.run.accounts import accounts, has_datasets
 
-    if all(step.operator.name == "folder" for step in work.recipe.sources):
+    if record is None or not has_datasets(record.recipe):
         return []
-    with tables.open(work.out) as opened:
-        return [*summary.datasets(accounts(opened, work.record.passes)), ()]
+    with tables.open(out) as opened:
+        return accounts(opened, record.passes)
+
+
+def _datasets(work: Session) -> list[Any]:
+    found = _accounts(work.out, work.record)
+    return [*summary.datasets(found), ()] if found else []
 
 
 def _echo(lines: Iterable[str]) -> None:

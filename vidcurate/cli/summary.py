@@ -42,6 +42,8 @@ def scored(counts: Mapping[str, Any]) -> list[Row]:
 def datasets(accounts: Sequence[Account]) -> list[Row]:
     """Rows on what became of the clips that the metadata names, a column for each source."""
     rows: list[Row] = [("", *(a.source for a in accounts)), ()] if len(accounts) > 1 else []
+    if any(a.faults for a in accounts):
+        rows.append(("rows that cannot be used", *(a.faults for a in accounts)))
     rows.append(("clips that the metadata names", *(_or_dash(a.named) for a in accounts)))
     for word, counts in (
         ("left out by where", [a.filtered for a in accounts]),

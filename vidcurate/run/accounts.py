@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vidcurate.recipe.override import step_name
 from vidcurate.run.tables import Run
 
 REASONS: Mapping[str, str] = {
@@ -28,10 +29,15 @@ REASONS: Mapping[str, str] = {
 class Account:
     """One source step. Counts are of clips as its metadata names them (a whole video is one).
 
-    named: in all the metadata that was read; None where it was not read to its end. filtered,
-    excluded, shared: of these, left out by `where` and `exclude`, or named by an earlier source.
-    faults: rows of the metadata that could not be read.
+    named: in all the metadata, each once; None where it was not read to its end. filtered,
+    excluded, shared: of these, left out by `where` and `exclude`, or named by an earlier source,
+    too: such a clip is acquired once and counts as that one's, so that sources can be summed.
+    faults: rows of the metadata that could not be used, whose clips are none of the named.
     expected: of the videos that were tried. lost: of these, by reason.
+
+    After a complete run named - filtered - excluded - shared = expected = obtained + lost. A run
+    keeps what it has when less is named later (another `where`), and is then expected to have
+    more; less where something was purged since.
     """
 
     source: str
@@ -47,6 +53,22 @@ class Account:
     def obtained(self) -> int:
         """Of the expected, those whose video could be had and decoded at their times."""
         return self.expected - sum(self.lost.values())
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """All counts, for `--json`."""
+        return asdict(self) | {"obtained": self.obtained}
+
+
+def has_datasets(recipe: Mapping[str, Any]) -> bool:
+    """True where a source is more than a folder, whose files are all there is to count.
+
+    Args:
+        recipe: its data as written (`Recipe.raw`, or of run.json).
+    """
+    given = recipe.get("source")
+    entries = given if isinstance(given, list) else [given]
+    return any(step_name(entry) not in ("folder", None) for entry in entries)
 
 
 def accounts(run: Run, passes: Mapping[str, Any]) -> list[Account]:
@@ -77,8 +99,7 @@ _NAMED = (
     "unnest(map_values(expected)) AS clips FROM videos"
 )
 _EXPECTED = f"SELECT source, sum(clips)::BIGINT AS clips FROM ({_NAMED}) GROUP BY ALL ORDER BY 1"
-# A failed video loses all that is named of it; of another single intervals may be missed, which
-# count for the source that named the video first.
+# A failed video loses all that is named of it; of another, single intervals may be missed.
 _LOST = (
     f"WITH named AS ({_NAMED}), why AS ("
     "SELECT video_id, min(error) AS error FROM quarantine "
@@ -86,7 +107,8 @@ _LOST = (
     "SELECT source, coalesce(error, 'unknown') AS error, sum(clips)::BIGINT AS clips "
     "FROM named LEFT JOIN why USING (video_id) WHERE state = 'failed' GROUP BY ALL "
     "UNION ALL "
-    "SELECT v.source, q.error, count(*) FROM quarantine q JOIN videos v USING (video_id) "
+    "SELECT coalesce(q.payload->>'$.source', v.source) AS source, q.error, count(*) "
+    "FROM quarantine q JOIN videos v USING (video_id) "
     "WHERE q.stage = 'split' AND q.clip_id IS NULL AND v.state <> 'failed' GROUP BY ALL "
     "ORDER BY 1, 3 DESC, 2"
 )

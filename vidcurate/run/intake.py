@@ -28,9 +28,9 @@ _SAME = 0.02  # seconds: nearer bounds in two datasets are one clip's (less than
 class SourceCounts:
     """What one source step gave when it was read.
 
-    videos, clips: that it names (the whole of a video counts as one clip). filtered, excluded:
-    clips that `where` and `exclude` left out. shared: clips that a source before it names, too.
-    faults: rows that could not be read.
+    videos, clips: that it names, each once (the whole of a video counts as one clip). filtered,
+    excluded: clips that `where` and `exclude` left out. shared: clips that a source before it
+    names, too. faults: rows that could not be used; their clips are none of the others.
     """
 
     videos: int = 0
@@ -79,6 +79,7 @@ class Intake:
         self._scattered = any(not s.is_grouped for s in recipe.source_operators)
         self._scratch = scratch
         self._store: RowStore | None = None
+        self._counts_read: dict[str, SourceCounts] = {}  # before rows are brought together
 
     @property
     def banned_clips(self) -> frozenset[str]:
@@ -90,6 +91,15 @@ class Intake:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+    def refuse(self, row: VideoRow, message: str) -> RowFault:
+        """That a row which was given out cannot be used after all; it is counted as a fault."""
+        if row.sources and row.sources[0] in self.counts:
+            counts = self.counts[row.sources[0]]
+            counts.videos -= 1
+            counts.clips -= max(1, len(row.clips))
+            counts.faults += 1
+        return RowFault(row.location, message, {"clips": len(row.clips)}, *row.sources[:1])
 
     def __iter__(self) -> Iterator[VideoRow | RowFault]:
         if not self._several and (self._limit is not None or not self._scattered):
@@ -169,8 +179,8 @@ class Intake:
             for number, row in enumerate(self._read()):
                 name = f"\0{number}" if isinstance(row, RowFault) else name_of(row)
                 self._store.add(name, row)
-        for counts in self.counts.values():
-            counts.shared = 0
+            self._counts_read = self.counts
+        self.counts = {name: replace(counts) for name, counts in self._counts_read.items()}
         for _, rows in self._store.groups():
             if isinstance(rows[0], RowFault):
                 yield rows[0]
@@ -196,12 +206,19 @@ class Intake:
         first, *others = rows
         clips = list(first.clips)
         fields, rights = dict(first.fields), dict(first.rights)
+        named_by = {first.sources}
         for row in others:
+            counts = self.counts[row.sources[0]]
+            if row.sources in named_by:
+                counts.videos -= 1
+            named_by.add(row.sources)
             rights = {**row.rights, **rights}
             if not clips and not row.clips and row.sources == first.sources:
+                counts.clips -= 1
                 if _agree(ClipRow(fields=fields), ClipRow(fields=row.fields)):
                     fields = {**row.fields, **_known(fields)}
                 else:
+                    counts.faults += 1
                     message = "the video is named twice; the first row is taken"
                     yield RowFault(row.location, message, _plain(row.fields), row.sources[0])
                 continue
@@ -214,7 +231,9 @@ class Intake:
                 if at is None:
                     clips.append(clip)
                 elif clip.sources[0] in clips[at].sources:
+                    counts.clips -= 1
                     if not _agree(clips[at], clip):
+                        counts.faults += 1
                         message = f"{_times(clip)} is named twice; the first row is taken"
                         says = {"start": clip.start, "end": clip.end, "caption": clip.caption}
                         says |= _plain(clip.fields)
@@ -225,7 +244,7 @@ class Intake:
                     clips[at] = replace(clips[at], fields=merged, caption=caption)
                 else:
                     clips[at] = _both(clips[at], clip)
-                    self.counts[clip.sources[0]].shared += 1
+                    counts.shared += 1
         sources = tuple(dict.fromkeys(s for row in rows for s in row.sources))
         yield replace(first, clips=tuple(clips), fields=fields, rights=rights, sources=sources)
 

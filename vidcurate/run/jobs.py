@@ -43,7 +43,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Faulty:
-    """One clip or interval that failed at a stage; the video goes on."""
+    """One clip or interval that failed at a stage; the video goes on.
+
+    source: the source step that names the interval.
+    """
 
     stage: str
     error: str
@@ -52,6 +55,7 @@ class Faulty:
     operator: str | None = None
     step: str | None = None
     interval: tuple[float | None, float | None] | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

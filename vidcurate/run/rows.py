@@ -30,9 +30,12 @@ def dataset_fields(plan: ScorePlan, job: VideoJob, interval: Interval) -> dict[s
 
 
 def named_clips(row: VideoRow) -> dict[str, Any]:
-    """The columns `expected` and `intervals` of a video: what the metadata names of it."""
+    """The columns `expected` and `intervals` of a video: what the metadata names of it.
+
+    A clip that several sources name counts for the first.
+    """
     clips = row.clips or (ClipRow(),)
-    owners = [source for clip in clips for source in clip.sources or row.sources[:1]]
+    owners = [source for clip in clips for source in (clip.sources or row.sources)[:1]]
     bounds = [t for c in row.clips for t in bounds_of(c)]
     return {"expected": sorted(Counter(owners).items()), "intervals": bounds or None}
 

@@ -214,14 +214,11 @@ class _Driver:
         for row in self._rows():
             name = name_of(row)
             if hash(name) in given:
-                self._fault(
-                    RowFault(
-                        row.location,
-                        "the video is named again further on; sort the table by video so that "
-                        "all its rows stand together",
-                        {"clips": len(row.clips)},
-                    )
+                message = (
+                    "the video is named again further on; sort the table by video so that "
+                    "all its rows stand together"
                 )
+                self._fault(self.intake.refuse(row, message))
                 continue
             given.add(hash(name))
             known = self._todo.videos.get(name)

@@ -302,6 +302,7 @@ class _VideoPass:
             message=f"no frame lies {place} (the video has {self.info.duration:g} s)",
             clip_id=interval.old["clip_id"] if interval.old else None,
             interval=(interval.start, interval.end),
+            source=next(iter(interval.row.sources or self.job.row.sources), None),
         )
 
     # ------------------------------------------------------------------ clips

@@ -424,6 +424,9 @@ class Worker:
         return bool(task.retires.get("clips")) and identity in task.retires.get("videos", ())
 
     def _clip_failed(self, job: VideoJob, fault: Faulty) -> None:
+        payload = {"source_key": job.source_key, "interval": fault.interval}
+        if fault.source is not None:
+            payload["source"] = fault.source
         row = quarantine_row(
             stage=fault.stage,
             error=fault.error,
@@ -435,7 +438,7 @@ class Worker:
             operator=fault.step or fault.operator,
             location=job.row.location,
             # Of the video, not of the task: a backfill says the same as a first run.
-            payload={"source_key": job.source_key, "interval": fault.interval},
+            payload=payload,
         )
         if fault.stage in ("score", "cut") and fault.clip_id is not None:
             self._faults.setdefault(fault.clip_id, []).append(row)
