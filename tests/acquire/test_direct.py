@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fault_server import FaultServer
 
-from vidcurate.acquire import direct
+from vidcurate.acquire import direct, http
 from vidcurate.acquire.limits import HostLimits, Stopped
 from vidcurate.errors import (
     AcquireError,
@@ -261,7 +261,7 @@ def test_a_slow_body_ends_at_the_timeout_of_all_tries(at: Downloads) -> None:
 
 
 def test_a_stalled_body_is_tried_again(at: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "_STALL", 0.3)
+    monkeypatch.setattr(http, "_STALL", 0.3)
     error = at.failure("/stall/film.mp4", download={"tries": 2})
     assert "no answer in time" in str(error)
     assert isinstance(error, TransferError)

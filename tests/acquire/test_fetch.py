@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from fault_server import FaultServer
 
-from vidcurate.acquire import direct
+from vidcurate.acquire import http
 from vidcurate.acquire.fetch import Fetched, Fetcher, Stopped, cache_key
 from vidcurate.acquire.limits import HostLimits
 from vidcurate.errors import (
@@ -286,7 +286,7 @@ def test_one_host_bears_few_transfers_at_a_time(
     config: Callable[..., Acquire],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(direct, "_STALL", 0.5)
+    monkeypatch.setattr(http, "_STALL", 0.5)
     cfg = config(download={"per_host": 1, "tries": 2})
     fetcher = Fetcher(cfg, tmp_path / "cache", HostLimits(), threading.Event())
     with ThreadPoolExecutor(2) as pool:
