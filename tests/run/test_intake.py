@@ -137,7 +137,7 @@ def test_ids_of_clips_are_for_the_workers(tmp_path):
     source = table(tmp_path / "a.jsonl", [row(BIRDS, 0, 1)])
     source["table"]["exclude"] = [str(tmp_path / "gone.txt")]
     found = intake(source, banned=["f" * 32])
-    assert found.banned_clips == {clip, "f" * 32}
+    assert found.banned_ids == {clip, "f" * 32}
     assert len(read(found)[0]) == 1
 
 

@@ -403,3 +403,26 @@ def test_killed_again_and_again_the_run_is_valid_and_the_next_purge_ends_it(made
     assert (done.clips, done.videos, done.unknown) == (0, 0, ())
     assert made.state() == end
     assert not [t for t in texts(made.out) if "film" in t]
+
+
+# --------------------------------------------------------------------------- runs after a purge
+
+
+def test_what_was_purged_never_comes_back(runs):
+    """Not by a run that goes on, not by another splitter, not by --fresh."""
+    runs.add(a="cuts", b="odd_size")
+    runs.score()
+    clips = {(c["dataset_id"], c["start"]): c for c in runs.tables()["clips"]}
+    with Lease(runs.out) as lease:
+        gone = [clips["a.mp4", 1.0]["clip_id"], clips["b.mp4", 0.0]["video_id"]]
+        purge(lease, gone, cache=runs.folder / "cache")
+    left = {(c["dataset_id"], c["start"]) for c in runs.tables()["clips"]}
+    assert left == {key for key in clips if key[0] == "a.mp4" and key[1] != 1.0}
+    for change in ({}, {"fresh": True}):
+        runs.score(**change)
+        assert {(c["dataset_id"], c["start"]) for c in runs.tables()["clips"]} == left
+    # Pieces of 0.8 s have other ids: those that touch the purged second are not made either.
+    runs.score(split=[{"fixed": {"length": "800ms"}}])
+    times = sorted((c["start"], c["end"]) for c in runs.tables()["clips"])
+    assert len(times) > 2
+    assert all(end <= 1.0 or start >= 2.0 for start, end in times)

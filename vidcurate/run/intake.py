@@ -82,8 +82,8 @@ class Intake:
         self._counts_read: dict[str, SourceCounts] = {}  # before rows are brought together
 
     @property
-    def banned_clips(self) -> frozenset[str]:
-        """Ids of clips that are never taken; those of videos are among them."""
+    def banned_ids(self) -> frozenset[str]:
+        """Ids of videos and clips that are never taken."""
         return frozenset().union(*(e.ids for e in self._excluded.values()))
 
     def close(self) -> None:

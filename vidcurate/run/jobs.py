@@ -17,7 +17,8 @@ class VideoJob:
 
     path: where its bytes are. skip: ids of clips that are committed already. clips: rows of the
     clips to score again (a backfill); None splits the video anew. media: the run directory, where
-    clips are cut to; None cuts none. banned: ids of clips that must not be made.
+    clips are cut to; None cuts none. banned: ids of clips that must not be made. purged: times, in
+    seconds, that no clip may touch.
     source: the committed row of a video that is gone: `path` is then the own media of the one clip
     in `clips`.
     """
@@ -31,6 +32,7 @@ class VideoJob:
     clips: tuple[Mapping[str, Any], ...] | None = None
     media: Path | None = None
     banned: frozenset[str] = frozenset()
+    purged: tuple[tuple[float, float], ...] = ()
     source: Mapping[str, Any] | None = None
 
 

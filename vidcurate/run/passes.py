@@ -14,6 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 import vidcurate
 from vidcurate.errors import QueryError, RunDirectoryError, UserError, is_interrupt
 from vidcurate.operator.base import RowFault, VideoRow
@@ -21,8 +24,9 @@ from vidcurate.plan import fingerprints
 from vidcurate.recipe.load import from_raw
 from vidcurate.recipe.model import Recipe
 from vidcurate.run import tables
+from vidcurate.run.commit import Committer
 from vidcurate.run.lease import Lease
-from vidcurate.run.manifest import KEYS, local_directory
+from vidcurate.run.manifest import KEYS, local_directory, write_part
 from vidcurate.run.record import RunRecord, read_record
 from vidcurate.run.score import (
     Retry,
@@ -71,7 +75,7 @@ def session(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Iterator
     with Lease(out) as lease:
         _refuse_foreign(lease.out)
         if fresh:
-            _forget(lease.out)
+            _forget(lease)
         old = read_record(lease.out)
         record = RunRecord(
             name=recipe.name,
@@ -286,12 +290,21 @@ def _refuse_foreign(out: Path) -> None:
         )
 
 
-def _forget(out: Path) -> None:
-    """Remove what a run directory holds; nothing else that lies there."""
+def _forget(lease: Lease) -> None:
+    """Remove what a run directory holds; nothing else that lies there.
+
+    What was purged stays purged: that is kept, from its parts alone, since the manifests may be
+    what is damaged.
+    """
+    out = lease.out
+    purged = [pq.read_table(file) for file in sorted((out / "purged").glob("part-*.parquet"))]
     for name in (*KEYS, "manifests", "media", "selections", "shards"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("run.json", "report.html"):
         (out / name).unlink(missing_ok=True)
+    if purged:
+        part = write_part(out, "purged", pa.concat_tables(purged))
+        Committer(lease).commit("purge", {"purged": [part]})
 
 
 def every_video_failed(out: Path) -> bool:

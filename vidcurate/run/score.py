@@ -151,8 +151,14 @@ class _Driver:
 
     def prepare(self, run: tables.Run) -> None:
         """Survey what there is to do."""
-        purged = run.table("purged", ["id"]).column(0).to_pylist()
-        self.intake = Intake(self.recipe, banned=purged, limit=self.limit, scratch=self.out)
+        gone = run.table("purged").to_pylist()
+        banned = [row["id"] for row in gone]
+        purged: dict[str, tuple[tuple[float, float], ...]] = {}
+        for row in gone:
+            if row["kind"] == "clip" and row["start"] is not None:
+                times = (row["start"], row["end"])
+                purged[row["video_id"]] = (*purged.get(row["video_id"], ()), times)
+        self.intake = Intake(self.recipe, banned=banned, limit=self.limit, scratch=self.out)
         self._videos = self.intake if self._given is None else self._given
         self._todo = todo.survey(run, self.recipe)
         self._open_clips = {
@@ -171,7 +177,8 @@ class _Driver:
             workers=self._workers,
             unfinished=self._todo.unfinished,
             outdated=frozenset(self._todo.outdated),
-            banned=self.intake.banned_clips,
+            banned=self.intake.banned_ids,
+            purged=purged,
         )
 
     def work(self, run: tables.Run) -> None:

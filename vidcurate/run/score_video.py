@@ -324,7 +324,9 @@ class _VideoPass:
                 interval=(cut.start, cut.end),
             )
             return
-        if identity in self.job.banned:
+        if identity in self.job.banned or any(
+            cut.start < end and start < cut.end for start, end in self.job.purged
+        ):
             return
         if identity in self.job.skip:
             self.seen.add(identity)

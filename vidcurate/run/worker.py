@@ -78,7 +78,8 @@ class Context:
 
     unfinished: ids of committed clips of videos that are not done, by video. outdated: those
     among such videos whose clips are of an earlier recipe. workers: how many share the commit
-    interval's clips. banned: ids of clips that must not be made.
+    interval's clips. banned: ids of videos and clips that must not be made. purged: by video,
+    times of what was purged, whatever clips it may be in now.
     """
 
     out: Path
@@ -91,6 +92,7 @@ class Context:
     unfinished: Mapping[str, frozenset[str]] = field(default_factory=dict)
     outdated: frozenset[str] = frozenset()
     banned: frozenset[str] = frozenset()
+    purged: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -187,6 +189,8 @@ class Worker:
                 self._video_failed("acquire", task, identity, key, error, 1)
                 stats = Stats(failed=1)
         else:
+            if job.video_id in self.context.banned:
+                return  # of a file this is known only now
             if job.video_id in self.context.outdated:
                 old = tuple(self.context.unfinished[job.video_id])
                 task = replace(task, retires={**task.retires, "clips": old})
@@ -258,6 +262,7 @@ class Worker:
             clips=task.clips,
             media=self.context.out if self.context.plan.media == "clips" else None,
             banned=self.context.banned,
+            purged=self.context.purged.get(identity, ()),
         )
 
     def _moved(self, video: Mapping[str, Any], task: Task) -> Stats:
