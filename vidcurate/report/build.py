@@ -19,6 +19,7 @@ import vidcurate
 from vidcurate.errors import UserError
 from vidcurate.recipe.model import Recipe, Selection
 from vidcurate.report import charts, figures, format, sheets
+from vidcurate.report.datasets import datasets
 from vidcurate.report.figures import Distribution, Fates, Row
 from vidcurate.run.record import read_record
 from vidcurate.run.tables import Run
@@ -109,6 +110,7 @@ def _facts(run: Run, recipe: Recipe, selection: str) -> dict[str, Any]:
         "selection": selection,
         "totals": totals,
         "fates": found,
+        "datasets": datasets(run, record),
         "speed": score["video_s"] / cpu if cpu and score.get("video_s") else None,
         "funnel": _funnel(totals, found, packed, index) if found else [],
         "overview": _overview(found) if found else None,
