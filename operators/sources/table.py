@@ -30,12 +30,12 @@ class Table(Source):
     All other columns are kept with their types, and the id's, too; license, terms, channel,
     retrieved_at and sha256 become the video's rights. A CSV column is a number only if every
     value looks like one (007 does not); nested JSON is kept as JSON text; a CSV column without a
-    name is left out. Files are streamed. Rows of one video become one video with several clips if
-    no more than 1,000 other videos stand between them; else the video comes up again. A row that
-    is malformed, repeats a clip, or misses its column's type goes to the quarantine.
+    name is left out. Files are streamed. Rows of one video become one video with several clips,
+    wherever they stand. A row that is malformed, repeats a clip, or misses its column's type goes to the quarantine.
     """
 
     name: ClassVar[str] = "table"
+    is_grouped: ClassVar[bool] = False
 
     path: str
     column: str | None = None

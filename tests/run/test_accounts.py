@@ -133,14 +133,24 @@ def test_what_was_named_is_known_once_all_was_read(runs):
     assert run(runs, source, limit=1) == complete
 
 
-def test_a_video_that_comes_up_again_too_late_is_a_fault(runs):
+def test_rows_of_a_video_may_stand_far_apart(runs):
     runs.add("cuts")
     between = (clip(f"{i}.mp4", 0, 1, score=0) for i in range(1001))
     rows = [clip("cuts.mp4", 0, 1, score=1), *between, clip("cuts.mp4", 1, 2, score=1)]
     found = run(runs, table(runs, "t", rows, where={"score": {"min": 1}}))
-    assert found == {"t": Account("t", named=1002, filtered=1001, faults=1, expected=1)}
-    [fault] = runs.tables()["quarantine"]
-    assert "named again further on" in fault["message"]
+    assert found == {"t": Account("t", named=1003, filtered=1001, expected=2)}
+    assert runs.tables()["quarantine"] == []
+
+
+def test_a_video_that_a_grouped_source_names_twice_is_a_fault(runs):
+    line = "bbbbbbbbbbb,\"[['0:00:00', '0:00:01']]\",\"['a']\",\"[0.5]\"\n"
+    file = runs.folder / "panda.csv"
+    file.write_text(f"videoID,timestamp,caption,matching_score\n{line}{line}")
+    found = run(runs, {"panda70m": {"metadata": str(file)}}, acquire={"download": False})
+    lost = {"not to be had": 1}
+    assert found == {"panda70m": Account("panda70m", named=1, faults=1, expected=1, lost=lost)}
+    messages = [q["message"] for q in runs.tables()["quarantine"]]
+    assert any("named again further on" in message for message in messages)
 
 
 def test_scattered_rows_are_counted_as_what_they_come_to(runs):

@@ -178,10 +178,11 @@ def test_what_two_datasets_name_is_one_video_and_a_shared_clip_is_one(tmp_path):
     assert shared.fields == {"score": 0.6, "views": 7, "web_score": "s"}
     assert json.loads(shared.also["web"])["caption"] == "ein Kater"
     assert (own.caption, own.sources, own.also) == ("two cats", ("web",), {})
-    assert found.counts["web"].shared == 1
+    counts = found.counts["web"]
+    assert (counts.videos, counts.clips, counts.shared) == (2, 3, 1)
     # Once more, as a run under a limit does.
     assert read(found)[0] == videos
-    assert found.counts["web"].shared == 1
+    assert found.counts["web"] == counts
     found.close()
     assert not list(tmp_path.glob(".tmp-*"))
 
@@ -204,6 +205,17 @@ def test_faults_keep_their_source_and_do_not_stop_the_rest(tmp_path):
     assert fault.source == "web"
     assert fault.where.endswith("b.jsonl:1")
     assert found.counts["web"].faults == 1
+
+
+def test_a_row_that_is_refused_later_is_a_fault(tmp_path):
+    source = table(tmp_path / "a.jsonl", [row(BIRDS, 0, 1), row(BIRDS, 1, 2), row(CATS, 0, 1)])
+    found = intake(source)
+    [birds, _], _ = read(found)
+    fault = found.refuse(birds, "too late")
+    assert (fault.where, fault.message, fault.source) == (BIRDS, "too late", "table")
+    assert fault.payload == {"clips": 2}
+    counts = found.counts["table"]
+    assert (counts.videos, counts.clips, counts.faults) == (1, 1, 1)
 
 
 def test_equal_names_of_another_type_become_another_column(tmp_path):
@@ -248,16 +260,23 @@ def test_rows_of_a_video_are_brought_together_wherever_they_stand(tmp_path, limi
     monkeypatch.setattr(registry, "_texts", {})
     (tmp_path / "scattered.py").write_text(SCATTERED)
     registry.load_file(str(tmp_path / "scattered.py"))
-    videos, [fault] = read(intake({"scattered": {}}, limit=limit, scratch=tmp_path))
+    found = intake({"scattered": {}}, limit=limit, scratch=tmp_path)
+    videos, [fault] = read(found)
     assert [v.location[-5] for v in videos] == ["a", "b", "c"][:limit]
     assert {tuple(times(v)) for v in videos} == {((0, 1), (1, 2), (2, 3))}
     # A row that says the same is none; one that says something else is not lost silently.
     assert fault.message == "the clip from 0 s to 1 s is named twice; the first row is taken"
     assert fault.payload["caption"] == "another"
+    if limit is None:  # else not all was read
+        counts = found.counts["scattered"]
+        assert (counts.videos, counts.clips, counts.faults) == (3, 9, 1)
+        read(found)
+        assert found.counts["scattered"] == counts
+    found.close()
 
 
 def test_a_limit_reads_no_further_than_it_must(tmp_path):
     source = table(tmp_path / "a.jsonl", [row(f"https://x.org/{i}", 0, 1) for i in range(3000)])
     found = intake(source, limit=2)
     assert len(read(found)[0]) == 2
-    assert found.counts["table"].videos < 10
+    assert found.counts["table"].videos == 1002  # rows of these two may follow this far behind

@@ -43,7 +43,7 @@ def scoring(
 
             def update(result: ScoreResult, added: Stats) -> None:
                 del added
-                show(*_scored(result, counter.total))
+                show(*_scored(result, counter.total or (result.total if counted else None)))
 
             yield update
     finally:

@@ -93,7 +93,7 @@ class HubSource(Source):
     @property
     def is_grouped(self) -> bool:  # type: ignore[override]
         """As the adapter says; rows of the mapping are joined like those of a table."""
-        return self._inner is None or self._inner.is_grouped
+        return self._inner is not None and self._inner.is_grouped
 
     def dataset_schema(self) -> pa.Schema:
         """The columns that are kept, with the data set's own types.

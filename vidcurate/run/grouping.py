@@ -14,7 +14,8 @@ import duckdb
 import pyarrow as pa
 
 _BATCH = 20_000
-_MEMORY = "1GiB"  # DuckDB spills to disk beyond
+_MEMORY = "512MiB"  # DuckDB spills to disk beyond
+_THREADS = 2  # each needs its share of the memory at once: many of them would run out of it
 _SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -35,7 +36,12 @@ class RowStore:
         self._folder = tempfile.mkdtemp(prefix=".tmp-rows-", dir=folder)
         self._database = duckdb.connect(
             f"{self._folder}/rows.duckdb",
-            config={"memory_limit": _MEMORY, "temp_directory": f"{self._folder}/spill"},
+            config={
+                "memory_limit": _MEMORY,
+                "threads": _THREADS,
+                "preserve_insertion_order": False,  # the ordinals tell it, at less memory
+                "temp_directory": f"{self._folder}/spill",
+            },
         )
         self._database.execute("CREATE TABLE rows (key VARCHAR, ordinal BIGINT, row BLOB)")
         self._pending: list[tuple[str, int, bytes]] = []
@@ -69,6 +75,14 @@ class RowStore:
                     group.append(pickle.loads(row))  # noqa: S301 (written by this very process)
             if key is not None:
                 yield key, group
+
+    def count(self) -> int:
+        """How many keys there are."""
+        self._write()
+        with contextlib.closing(self._database.cursor()) as cursor:
+            found = cursor.execute("SELECT count(DISTINCT key) FROM rows").fetchone()
+        assert found is not None
+        return int(found[0])
 
     def close(self) -> None:
         """Remove it from the disk."""

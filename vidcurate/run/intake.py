@@ -78,6 +78,8 @@ class Intake:
         self._several = len(self._steps) > 1
         self._scattered = any(not s.is_grouped for s in recipe.source_operators)
         self._scratch = scratch
+        self.total: int | None = None
+        """How many videos there are, once rows were brought together; None where they stream."""
         self._store: RowStore | None = None
         self._counts_read: dict[str, SourceCounts] = {}  # before rows are brought together
 
@@ -180,6 +182,9 @@ class Intake:
                 name = f"\0{number}" if isinstance(row, RowFault) else name_of(row)
                 self._store.add(name, row)
             self._counts_read = self.counts
+            faults = sum(counts.faults for counts in self.counts.values())
+            total = self._store.count() - faults
+            self.total = total if self._limit is None else min(total, self._limit)
         self.counts = {name: replace(counts) for name, counts in self._counts_read.items()}
         for _, rows in self._store.groups():
             if isinstance(rows[0], RowFault):

@@ -49,7 +49,7 @@ class ScoreResult:
     """What a call of the score pass did.
 
     `seen` counts the source's videos, `skipped` those done before. `sources`: what each source
-    step named, where all of it was read.
+    step named, where all of it was read. `total`: of the source's videos, where it is known.
     """
 
     seen: int = 0
@@ -58,6 +58,7 @@ class ScoreResult:
     stats: Stats = field(default_factory=Stats)
     wall: float = 0.0
     interrupted: bool = False
+    total: int | None = None
     sources: dict[str, SourceCounts] = field(default_factory=dict)
 
 
@@ -222,7 +223,7 @@ class _Driver:
             name = name_of(row)
             if hash(name) in given:
                 message = (
-                    "the video is named again further on; sort the table by video so that "
+                    "the video is named again further on; name each video in one row, or sort them so that "
                     "all its rows stand together"
                 )
                 self._fault(self.intake.refuse(row, message))
@@ -252,6 +253,7 @@ class _Driver:
                 self._fault(row)
             else:
                 self.result.seen += 1
+                self.result.total = self.intake.total
                 yield row
 
     def _moved(self, row: VideoRow) -> todo.KnownVideo | None:

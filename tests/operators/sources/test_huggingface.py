@@ -50,7 +50,7 @@ def test_a_folder_of_csv_files(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     source = Huggingface(dataset=str(tmp_path))
-    assert source.is_grouped
+    assert not source.is_grouped
     assert source.dataset_schema() == pa.schema({"score": pa.float64(), "tag": pa.string()})
     videos, faults = read(source)
     assert faults == []
