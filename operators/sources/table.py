@@ -31,7 +31,8 @@ class Table(Source):
     retrieved_at and sha256 become the video's rights. A CSV column is a number only if every
     value looks like one (007 does not); nested JSON is kept as JSON text; a CSV column without a
     name is left out. Files are streamed. Rows of one video become one video with several clips,
-    wherever they stand. A row that is malformed, repeats a clip, or misses its column's type goes to the quarantine.
+    wherever they stand. A row that is malformed, repeats a clip, or misses its column's type
+    goes to the quarantine.
     """
 
     name: ClassVar[str] = "table"

@@ -183,7 +183,8 @@ class RowMap:
         """The videos of the rows, in the order of their first rows; faults as they are met.
 
         Rows of one video become one VideoRow if no more than 1,000 other videos stand between
-        them; else the video comes up again, for the runner to bring together. `where` of the rows ends in ":" and their number.
+        them; else the video comes up again, for the runner to bring together. `where` of the rows
+        ends in ":" and their number.
         """
         waiting: OrderedDict[str, _Video] = OrderedDict()
         for found in rows:

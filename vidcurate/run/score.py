@@ -223,8 +223,8 @@ class _Driver:
             name = name_of(row)
             if hash(name) in given:
                 message = (
-                    "the video is named again further on; name each video in one row, or sort them so that "
-                    "all its rows stand together"
+                    "the video is named again further on, which this source must not; sort the "
+                    "metadata by video, or name it but once"
                 )
                 self._fault(self.intake.refuse(row, message))
                 continue
