@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
+from peak_memory import peak_bytes
 
 from vidcurate.media.cut import cut_clip
 from vidcurate.media.encode import encode_clip
@@ -253,17 +253,6 @@ def _pts(info: VideoInfo, start: float, end: float) -> tuple[int, int, int]:
 
 
 # --------------------------------------------------------------------------- memory
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held at once (resident set).
-
-    Of this program alone: getrusage would count what the parent held when it was started.
-    """
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 def main() -> None:
