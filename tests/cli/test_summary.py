@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from vidcurate.cli import summary
+from vidcurate.run.accounts import Account
 from vidcurate.select import SelectReport
 
 
@@ -56,6 +57,23 @@ def test_long_reasons_are_shortened():
     rows = summary.selected({"a": report(dropped={("where", "x" * 99): 1})})
     assert len(rows[4][0]) == 62
     assert rows[4][0].endswith("...")
+
+
+def test_datasets_have_a_column_each_and_rows_only_for_what_there_is():
+    panda = Account("panda", named=None, expected=9, lost={"private": 2, "too long": 1})
+    web = Account("web", named=12, shared=2, expected=10, lost={"private": 3})
+    assert summary.datasets([panda, web]) == [
+        ("", "panda", "web"),
+        (),
+        ("clips that the metadata names", "-", 12),
+        ("  in an earlier dataset, too", 0, 2),
+        ("expected", 9, 10),
+        ("obtained", 6, 7),
+        ("lost", 3, 3),
+        ("  private", 2, 3),
+        ("  too long", 1, 0),
+    ]
+    assert summary.datasets([web])[0] == ("clips that the metadata names", 12)
 
 
 def test_speed_is_told_where_something_was_scored():

@@ -21,6 +21,9 @@ REASONS: Mapping[str, str] = {
     "UnsupportedMediaError": "unsupported media",
     "DecodeError": "not decodable",
     "IntervalError": "no frames at these times",
+    "WorkerCrashError": "crashes the decoder",
+    "WorkerTimeoutError": "takes too long",
+    "WorkerMemoryError": "takes too much memory",
 }
 """Class of the error -> what people call it; others stand under their own name."""
 
