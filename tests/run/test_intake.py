@@ -196,6 +196,21 @@ def test_a_whole_video_beside_clips_is_one_more_clip(tmp_path):
     assert [c.caption for c in videos[0].clips] == ["a bird", "all of it"]
 
 
+@pytest.mark.parametrize(
+    ("start", "shared"),
+    [(1.0, True), (1.019, True), (0.981, True), (1.021, False), (0.979, False), (0.0, False)],
+)
+def test_bounds_nearer_than_half_a_frame_are_one_clip(tmp_path, start, shared):
+    one = table(tmp_path / "a.jsonl", [row(BIRDS, 1.0, 9)])
+    other = table(tmp_path / "b.jsonl", [row(BIRDS, start, 9)])
+    other["table"]["id"] = "b"
+    found = intake(one, other, scratch=tmp_path)
+    [birds], _ = read(found)
+    found.close()
+    assert times(birds) == ([(1.0, 9)] if shared else [(1.0, 9), (start, 9)])
+    assert found.counts["b"].shared == shared
+
+
 def test_faults_keep_their_source_and_do_not_stop_the_rest(tmp_path):
     first, second = two(tmp_path)
     (tmp_path / "b.jsonl").write_text("{broken\n" + (tmp_path / "b.jsonl").read_text())

@@ -209,7 +209,7 @@ class Intake:
     def _merged(self, rows: list[VideoRow]) -> Iterator[VideoRow | RowFault]:
         """One video of all its rows; what names a clip twice in one source is a fault."""
         first, *others = rows
-        clips = list(first.clips)
+        clips = _Clips(first.clips)
         fields, rights = dict(first.fields), dict(first.rights)
         named_by = {first.sources}
         for row in others:
@@ -230,11 +230,11 @@ class Intake:
             fields = {**row.fields, **_known(fields)}
             # Where one source names parts and another the whole, the whole is one more clip.
             if not clips:
-                clips = [ClipRow(sources=first.sources)]
+                clips.add(ClipRow(sources=first.sources))
             for clip in row.clips or (ClipRow(sources=row.sources, fields=row.fields),):
-                at = next((i for i, c in enumerate(clips) if _same(c, clip)), None)
+                at = clips.place(clip)
                 if at is None:
-                    clips.append(clip)
+                    clips.add(clip)
                 elif clip.sources[0] in clips[at].sources:
                     counts.clips -= 1
                     if not _agree(clips[at], clip):
@@ -252,6 +252,27 @@ class Intake:
                     counts.shared += 1
         sources = tuple(dict.fromkeys(s for row in rows for s in row.sources))
         yield replace(first, clips=tuple(clips), fields=fields, rights=rights, sources=sources)
+
+
+class _Clips(list[ClipRow]):
+    """The clips of one video; a long one may have thousands, so they are found by their start."""
+
+    def __init__(self, clips: Iterable[ClipRow]) -> None:
+        super().__init__()
+        self._near: dict[int, list[int]] = {}
+        for clip in clips:
+            self.add(clip)
+
+    def add(self, clip: ClipRow) -> None:
+        """Put a clip behind the others."""
+        self._near.setdefault(_spot(clip), []).append(len(self))
+        self.append(clip)
+
+    def place(self, clip: ClipRow) -> int | None:
+        """Where the first clip is that has the same bounds."""
+        spot = _spot(clip)
+        near = sorted(i for s in (spot - 1, spot, spot + 1) for i in self._near.get(s, ()))
+        return next((i for i in near if _same(self[i], clip)), None)
 
 
 def name_of(row: VideoRow) -> str:
@@ -314,6 +335,10 @@ def _same(one: ClipRow, other: ClipRow) -> bool:
     if one.end is None or other.end is None:
         return near and one.end is other.end
     return near and abs(one.end - other.end) <= _SAME
+
+
+def _spot(clip: ClipRow) -> int:
+    return math.floor((clip.start or 0.0) / (2 * _SAME))
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
