@@ -11,7 +11,7 @@ import errno
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidcurate.acquire import archive, direct, mirror, pages
@@ -33,12 +33,13 @@ class Fetched:
 
     path: a local file. rights: what its host says of it (license, channel) and, of bytes that
     came into the cache, retrieved_at and sha256. is_download: it lies in the cache, where
-    `Fetcher.forget` drops it.
+    `Fetcher.forget` drops it. is_mirrored: it was copied there from a mirror, not from its host.
     """
 
     path: Path
     rights: Mapping[str, str] = field(default_factory=dict)
     is_download: bool = False
+    is_mirrored: bool = False
 
 
 class Fetcher:
@@ -137,7 +138,7 @@ class Fetcher:
                 if url is None:
                     return None
                 meta = self._taken(row, key, variant, url, {}, None)
-        return self._fetched(key, variant, meta)
+        return replace(self._fetched(key, variant, meta), is_mirrored=True)
 
     def _downloaded(self, row: VideoRow, key: str, host: str) -> Fetched:
         download = self._cfg.download

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from vidcurate import __version__
-from vidcurate.cli import doctor, export, ops, purge, recipes, runs
+from vidcurate.cli import doctor, estimate, export, ops, purge, recipes, runs
 from vidcurate.cli.output import print_error
 from vidcurate.errors import VidcurateError, is_interrupt
 
@@ -77,6 +77,7 @@ for command in (
     runs.plan,
 ):
     app.command(command.__name__)(command)
+app.command("estimate")(estimate.estimate)
 app.command("export")(export.export)
 app.command("purge")(purge.purge)
 app.command("validate")(recipes.validate)

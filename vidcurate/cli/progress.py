@@ -116,8 +116,10 @@ def _shown(title: str) -> Iterator[_Show]:
             yield show
         return
     lines = _Lines(title)
-    yield lines.show
-    lines.end()
+    try:
+        yield lines.show
+    finally:  # also where the run pauses
+        lines.end()
 
 
 @contextmanager

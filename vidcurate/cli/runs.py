@@ -44,6 +44,7 @@ Limit = Annotated[
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what the output holds.")]
 
 EXIT_FAILED = 1
+EXIT_PAUSED = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -59,7 +60,7 @@ def run(
     fresh: Fresh = False,
 ) -> None:
     """Do all that a recipe names: score, group, select, annotate, pack, report."""
-    checked = _load(
+    checked = load_recipe(
         recipe,
         input=input,
         output=output,
@@ -98,7 +99,7 @@ def score(
     fresh: Fresh = False,
 ) -> None:
     """The score pass alone: videos to scored clips."""
-    checked = _load(
+    checked = load_recipe(
         recipe,
         input=input,
         output=output,
@@ -206,11 +207,14 @@ def status(out: Out, json: Json = False) -> None:
     datasets = _accounts(out, record)
     if json:
         name = record.name if record else None
+        paused = record.paused if record else None
         plain = {account.source: account.plain for account in datasets}
-        print_json({"state": state, "name": name, "datasets": plain} | counts)
+        print_json({"state": state, "name": name, "paused": paused, "datasets": plain} | counts)
         return
     if record is not None:
         typer.echo(f"{record.name}: {state}{_remark(state, record.recipe, out)}")
+        if record.paused is not None:
+            typer.echo(f"paused: {record.paused}")
     for what in ("videos", "clips"):
         parts = ", ".join(f"{n} {word}" for word, n in counts[what].items())
         typer.echo(f"{what}: {parts or 'none'}")
@@ -246,7 +250,7 @@ def retry(
     from vidcurate.run.score import Retry
 
     checked = _recipe_of(out, recipe, overrides)
-    _refuse_missing(checked)
+    refuse_missing(checked)
     with _opened(checked, out) as work:
         result = _score(work, None, Retry(everything))
         if not result.interrupted:
@@ -300,7 +304,9 @@ def plan(
     """Show the stages of a recipe, the frames they ask for, and what would run again and why."""
     from vidcurate.run.explain import explain
 
-    checked = _load(recipe, input=input, output=output, overrides=overrides, operators=operators)
+    checked = load_recipe(
+        recipe, input=input, output=output, overrides=overrides, operators=operators
+    )
     plan = explain(checked)
     if json:
         print_json(plan)
@@ -322,7 +328,7 @@ def plan(
 # --------------------------------------------------------------------------- parts of commands
 
 
-def _load(recipe: Path, *, input: str | None, output: str | None, **changes: Any) -> Recipe:
+def load_recipe(recipe: Path, *, input: str | None, output: str | None, **changes: Any) -> Recipe:
     """The recipe of a RECIPE|FOLDER argument; a run directory stands for its own recipe."""
     from vidcurate.recipe.load import load, preset
     from vidcurate.run.passes import recorded_recipe
@@ -362,7 +368,7 @@ def _check_ready(recipe: Recipe, *, fresh: bool) -> None:
     from vidcurate.run.record import read_record
     from vidcurate.select import check
 
-    _refuse_missing(recipe)
+    refuse_missing(recipe)
     is_new = fresh or read_record(recipe.output) is None
     if is_new:  # a run's table may have columns of earlier recipes: there select itself tells
         check(recipe)
@@ -373,7 +379,7 @@ def _check_ready(recipe: Recipe, *, fresh: bool) -> None:
             raise UserError(f"source {step.id}: there are no videos in {where}")
 
 
-def _refuse_missing(recipe: Recipe) -> None:
+def refuse_missing(recipe: Recipe) -> None:
     missing = [
         f"{', '.join(packages)} not installed, which this recipe needs: "
         f"pip install 'vidcurate[{extra}]'"
@@ -385,12 +391,16 @@ def _refuse_missing(recipe: Recipe) -> None:
 
 @contextmanager
 def _opened(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Iterator[Session]:
-    """A session that Ctrl-C leaves with a sentence on how to go on."""
+    """A session that Ctrl-C and a reached budget leave with a sentence on how to go on."""
     from vidcurate.run import passes
+    from vidcurate.run.budget import BudgetReachedError
 
     try:
         with passes.session(recipe, out, fresh=fresh) as work:
             yield work
+    except BudgetReachedError as error:
+        typer.echo(f"paused: {error}\n{_how_to_go_on(out)}", err=True)
+        raise typer.Exit(EXIT_PAUSED) from error
     except (KeyboardInterrupt, RuntimeError) as error:
         if not is_interrupt(error):
             raise
@@ -447,7 +457,7 @@ def _remark(state: str | None, recipe: Mapping[str, Any], out: Path) -> str:
     if state == "running":
         every = (recipe.get("commit") or {}).get("every", "60s")
         return f"; what follows is committed so far (every {every})"
-    return f"; go on with: vidcurate run {out}" if state == "interrupted" else ""
+    return f"; go on with: vidcurate run {out}" if state in ("interrupted", "paused") else ""
 
 
 def _counts(out: Path) -> dict[str, Any]:

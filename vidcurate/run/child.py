@@ -48,6 +48,7 @@ class Child:
         self._stop = stop or threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Connection | None = None
+        self._spent = 0.0  # CPU seconds of children that are no more
 
     def run(self, target: str, payload: Any) -> Iterator[Any]:
         """Run the generator function `target` ("module:function") on `payload` in the child.
@@ -95,13 +96,17 @@ class Child:
             self._link.close()
             self._link = None
         if self._process is not None:
+            self._spent += self._living_seconds()
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def cpu_seconds(self) -> float:
-        """CPU time that the living child has used so far."""
-        if self._process is None:
+        """CPU time that the children have used so far, the one that lives and those before it."""
+        return self._spent + self._living_seconds()
+
+    def _living_seconds(self) -> float:
+        if self._process is None or self._process.returncode is not None:
             return 0.0
         with contextlib.suppress(psutil.Error):
             times = psutil.Process(self._process.pid).cpu_times()
@@ -147,6 +152,7 @@ class Child:
 
     def _crash(self) -> WorkerCrashError:
         assert self._process is not None
+        self._spent += self._living_seconds()  # a dead child still tells, until it is waited for
         try:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

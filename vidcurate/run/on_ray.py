@@ -47,6 +47,9 @@ def run_ray(
     Raises:
         UserError: the cluster cannot be reached, or its workers keep dying.
     """
+    # Before the import: a thread that still reads when Ray is shut down would join or start another
+    # cluster.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
 
     with _Cluster(address), _quiet_core():

@@ -8,8 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from vidcurate.plan import fingerprints
 from vidcurate.recipe.load import from_raw
 from vidcurate.recipe.model import Recipe
 from vidcurate.run import tables
+from vidcurate.run.budget import BudgetReachedError, Meter, kept_downloads
 from vidcurate.run.commit import Committer
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import KEYS, local_directory, write_part
@@ -45,11 +45,15 @@ Progress = Callable[[ScoreResult, Stats], None]
 
 @dataclass
 class Session:
-    """A run directory opened for writing, with its recipe and record."""
+    """A run directory opened for writing, with its recipe and record; `meter` of its budget."""
 
     lease: Lease
     recipe: Recipe
     record: RunRecord
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.recipe.budget, self.out)
 
     @property
     def out(self) -> Path:
@@ -99,6 +103,10 @@ def session(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Iterator
                 record.state = "failed"
                 work.save()
             raise
+        except BudgetReachedError as error:
+            record.state, record.paused = "paused", str(error)
+            work.save()
+            raise
         except BaseException as error:
             record.state = "interrupted" if is_interrupt(error) else "failed"
             work.save()
@@ -133,7 +141,12 @@ def run_score(
     on_progress: Progress | None = None,
     on_stop: Callable[[], None] | None = None,
 ) -> ScoreResult:
-    """The score pass, with its totals added to the record."""
+    """The score pass, with its totals added to the record.
+
+    Raises:
+        BudgetReachedError: not all could be done; what was done is committed.
+    """
+    _measure(work)
     result = score(
         work.lease,
         work.recipe,
@@ -142,12 +155,23 @@ def run_score(
         videos=videos,
         on_progress=on_progress,
         on_stop=on_stop,
+        meter=work.meter,
     )
     _add_totals(work.record.passes.setdefault("score", {}), result)
     if result.interrupted:
         work.record.state = "interrupted"
     work.save()
+    if result.paused is not None and not result.interrupted:
+        raise BudgetReachedError(result.paused)
     return result
+
+
+def _measure(work: Session) -> None:
+    """Count what the run takes of the disk as it stands, for the budget."""
+    work.meter.measure()
+    if work.meter.counts_disk and work.recipe.acquire.keep_sources != "never":
+        with tables.open(work.out) as run:
+            work.meter.downloads = kept_downloads(run, cache_folder())
 
 
 def run_select(work: Session) -> dict[str, SelectReport]:
@@ -177,6 +201,7 @@ def run_pack(
 
     Raises:
         UserError: the recipe has no such selection.
+        BudgetReachedError: not all could be packed; what was cut is kept.
     """
     from vidcurate.run.pack import forget_downloads, pack
 
@@ -186,6 +211,7 @@ def run_pack(
     began = time.monotonic()
     reports: dict[str, PackReport] = {}
     record = work.record.passes.setdefault("pack", {})
+    _measure(work)
     for name in [only] if only is not None else recipe.select:
         reports[name] = pack(
             work.lease,
@@ -193,7 +219,7 @@ def run_pack(
             name,
             workers=available_cores(),
             cache=cache_folder(),
-            progress=partial(progress, name) if progress is not None else None,
+            progress=_within_budget(work, name, progress),
         )
         record.setdefault("selections", {})[name] = plain_pack(reports[name])
     record["wall_s"] = time.monotonic() - began
@@ -202,6 +228,24 @@ def run_pack(
             forget_downloads(run, recipe, cache_folder())
     work.save()
     return reports
+
+
+def _within_budget(
+    work: Session, name: str, progress: Callable[[str, int, int], None] | None
+) -> Callable[[int, int], None]:
+    """What pack calls after each clip: it tells `progress`, and pauses at the budget."""
+    folder = work.out / "shards" / name
+    check = work.meter.watch(folder)
+    if not (folder / "index.json").exists():  # else there may be nothing to do
+        work.meter.check()
+
+    def told(done: int, total: int) -> None:
+        if progress is not None:
+            progress(name, done, total)
+        if done < total:
+            check()
+
+    return told
 
 
 def plain_pack(report: PackReport) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from vidcurate.clip import SCHEMA_VERSION
 from vidcurate.errors import RunDirectoryError
 from vidcurate.run.manifest import local_directory, replacing
 
-State = Literal["running", "done", "interrupted", "failed"]
+State = Literal["running", "done", "paused", "interrupted", "failed"]
 
 
 @dataclass
@@ -21,7 +21,7 @@ class RunRecord:
 
     state: of the latest command. recipe: raw YAML data. recipe_path: where it was read from.
     versions: of vidcurate and the libraries that results depend on. fingerprints: by step id.
-    passes: counts and timings of each pass, by its name.
+    passes: counts and timings of each pass, by its name. paused: why a paused run stopped.
     """
 
     name: str
@@ -31,6 +31,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     passes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    paused: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     def write(self, out: str | Path) -> None:
@@ -57,7 +58,7 @@ def read_record(out: str | Path) -> RunRecord | None:
                 f"{file} is of a newer vidcurate (schema {data['schema_version']}, this one reads "
                 f"{SCHEMA_VERSION}); upgrade vidcurate"
             )
-        return RunRecord(**{f.name: data[f.name] for f in fields(RunRecord)})
+        return RunRecord(**{f.name: data[f.name] for f in fields(RunRecord) if f.name in data})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

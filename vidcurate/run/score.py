@@ -32,6 +32,7 @@ from vidcurate.operator.base import RowFault, VideoRow
 from vidcurate.plan import ScorePlan
 from vidcurate.recipe.model import Recipe
 from vidcurate.run import tables, todo
+from vidcurate.run.budget import Meter
 from vidcurate.run.commit import Committer
 from vidcurate.run.compact import compact
 from vidcurate.run.inline import run_inline
@@ -50,6 +51,7 @@ class ScoreResult:
 
     `seen` counts the source's videos, `skipped` those done before. `sources`: what each source
     step named, where all of it was read. `total`: of the source's videos, where it is known.
+    `paused`: what of the budget was reached before all was done.
     """
 
     seen: int = 0
@@ -58,6 +60,7 @@ class ScoreResult:
     stats: Stats = field(default_factory=Stats)
     wall: float = 0.0
     interrupted: bool = False
+    paused: str | None = None
     total: int | None = None
     sources: dict[str, SourceCounts] = field(default_factory=dict)
 
@@ -84,6 +87,7 @@ def score(
     retry: Retry | None = None,
     workers: int | None = None,
     videos: Iterable[VideoRow | RowFault] | None = None,
+    meter: Meter | None = None,
     on_progress: Callable[[ScoreResult, Stats], None] | None = None,
     on_stop: Callable[[], None] | None = None,
 ) -> ScoreResult:
@@ -96,6 +100,7 @@ def score(
         retry: also take these from the quarantine; no video that is new then.
         workers: cores to use; default all of this machine (of the cluster with Ray).
         videos: these instead of the sources' (rows of an `Intake`).
+        meter: of the budget, measured: no video is handed out once it is reached.
         on_progress: called after each video with the totals and what was added.
         on_stop: called when the first Ctrl-C or SIGTERM comes.
 
@@ -104,7 +109,7 @@ def score(
         RunDirectoryError: results cannot be written.
     """
     began = time.monotonic()
-    driver = _Driver(lease, recipe, limit, retry, workers, videos, on_progress)
+    driver = _Driver(lease, recipe, limit, retry, workers, videos, meter, on_progress)
     with tables.open(lease.out) as run, stopping(driver.stop, on_stop):
         driver.prepare(run)
         try:
@@ -114,7 +119,7 @@ def score(
     if driver.part_count() >= _MANY_PARTS:
         compact(lease)
     driver.result.wall = time.monotonic() - began
-    driver.result.interrupted = driver.stop.is_set()
+    driver.result.interrupted = driver.stop.is_set() and not driver.halted
     return driver.result
 
 
@@ -127,6 +132,7 @@ class _Driver:
         retry: Retry | None,
         workers: int | None,
         videos: Iterable[VideoRow | RowFault] | None,
+        meter: Meter | None,
         on_progress: Callable[[ScoreResult, Stats], None] | None,
     ) -> None:
         self.out = lease.out
@@ -134,10 +140,12 @@ class _Driver:
         self.limit = limit
         self.retry = retry
         self.stop = threading.Event()
+        self.halted = False  # `stop` was set by the budget, not by a person
         self.result = ScoreResult()
         self._on_progress = on_progress
         self._workers = workers or available_cores()
         self._given = videos
+        self._meter = meter
         self._committer = Committer(lease)
         self._committer.clean()
         self._todo = todo.Todo()
@@ -184,7 +192,7 @@ class _Driver:
 
     def work(self, run: tables.Run) -> None:
         """Hand out the tasks and commit the reports."""
-        tasks = self._tasks(run)
+        tasks = self._affordable(self._tasks(run))
         if self.recipe.executor == "ray":
             from vidcurate.run.on_ray import run_ray
 
@@ -195,10 +203,13 @@ class _Driver:
             for item in results:
                 if isinstance(item, Stats):
                     self.result.stats.add(item)
+                    self._count(item)
                     if self._on_progress is not None:
                         self._on_progress(self.result, item)
                 else:
                     self._waiting.append(item)
+                    if self._meter is not None:
+                        self._meter.add(sum(p.bytes for p in item.parts.values()))
                     self._commit_if_due()
         finally:
             self._commit()
@@ -207,6 +218,28 @@ class _Driver:
         """Parts of the clip table that a reader has to open now."""
         with tables.open(self.out) as run:
             return len(run.parts["clips"])
+
+    # ------------------------------------------------------------------ budget
+
+    def _affordable(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        """The tasks until the budget is reached."""
+        for task in tasks:
+            if self._meter is not None and (reason := self._meter.reached()) is not None:
+                self.result.paused = reason
+                return
+            yield task
+
+    def _count(self, stats: Stats) -> None:
+        if self._meter is None:
+            return
+        kept = self.recipe.acquire.keep_sources != "never"
+        self._meter.add(stats.media, stats.downloaded if kept else 0)
+        reason = self._meter.reached()
+        if self.recipe.executor == "ray" and reason is not None and not self.stop.is_set():
+            # Ray was handed many tasks at once: what is in flight is given up, as with Ctrl-C.
+            self.result.paused = reason
+            self.halted = True
+            self.stop.set()
 
     # ------------------------------------------------------------------ tasks
 

@@ -97,7 +97,11 @@ class Context:
 
 @dataclass
 class Stats:
-    """What a stretch of work did and cost. Seconds are of CPU, `decoded` of source time."""
+    """What a stretch of work did and cost. Seconds are of CPU, `decoded` of source time.
+
+    asked: videos that their hosts were asked for. downloaded, media: bytes of new videos in the
+    cache and in OUT/media. location: of the video, where the stretch is a single one.
+    """
 
     videos: int = 0
     failed: int = 0
@@ -105,6 +109,10 @@ class Stats:
     decoded: float = 0.0
     cpu: float = 0.0
     quarantined: int = 0
+    asked: int = 0
+    downloaded: int = 0
+    media: int = 0
+    location: str | None = None
     steps: dict[str, StepStats] = field(default_factory=dict)
 
     def add(self, other: Stats) -> None:
@@ -115,6 +123,9 @@ class Stats:
         self.decoded += other.decoded
         self.cpu += other.cpu
         self.quarantined += other.quarantined
+        self.asked += other.asked
+        self.downloaded += other.downloaded
+        self.media += other.media
         for step, stats in other.steps.items():
             mine = self.steps.setdefault(step, StepStats())
             mine.seconds += stats.seconds
@@ -166,7 +177,7 @@ class Worker:
         # Of the video at hand: what may not be committed before the video is finished.
         self._held: dict[str, list[dict[str, Any]]] = {"clips": [], "quarantine": []}
         self._emitted: set[str] = set()
-        self._downloaded = False
+        self._fetched: Fetched | None = None
         self._faults: dict[str, list[dict[str, Any]]] = {}  # of clips whose rows are to come
 
     def close(self) -> None:
@@ -176,7 +187,7 @@ class Worker:
     def process(self, task: Task) -> None:
         """Score one video; its faults become rows of the quarantine."""
         before = len(self._rows["quarantine"])
-        self._emitted, self._faults, self._downloaded = set(), {}, False
+        self._emitted, self._faults, self._fetched = set(), {}, None
         try:
             job = self._job(task)
         except DataError as error:
@@ -203,6 +214,8 @@ class Worker:
         if self.stop.is_set():
             return
         stats.videos = 1
+        stats.location = task.row.location
+        self._add_download(task, stats)
         stats.quarantined = len(self._rows["quarantine"]) - before
         self._report.stats.add(stats)
         self._on_progress(stats)
@@ -231,7 +244,7 @@ class Worker:
         fetched = task.fetched or self._fetcher.fetch(task.row)
         if isinstance(fetched, DataError):
             raise fetched
-        self._downloaded = fetched.is_download
+        self._fetched = fetched
         row = replace(task.row, rights={**fetched.rights, **task.row.rights})
         path = fetched.path
         try:
@@ -264,6 +277,15 @@ class Worker:
             banned=self.context.banned,
             purged=self.context.purged.get(identity, ()),
         )
+
+    def _add_download(self, task: Task, stats: Stats) -> None:
+        fetched = self._fetched
+        is_hosted = is_url(task.row.location)
+        if fetched is None:
+            stats.asked = int(is_hosted)
+        elif fetched.is_download and task.clips is None:  # clips' videos were there before
+            stats.asked = int(is_hosted and not fetched.is_mirrored)
+            stats.downloaded = size_of(str(fetched.path)) or 0
 
     def _moved(self, video: Mapping[str, Any], task: Task) -> Stats:
         """A committed video at its new place: nothing of it has to be read again."""
@@ -306,6 +328,7 @@ class Worker:
     def _attempts(self, task: Task, job: VideoJob) -> Stats:
         attempts = self.context.plan.limits.attempts
         stats = Stats()
+        before = self._child.cpu_seconds()
         for attempt in range(1, attempts + 1):
             try:
                 self._once(task, job, stats)
@@ -322,6 +345,7 @@ class Worker:
                 self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
             break
         stats.failed = 1
+        stats.cpu = self._child.cpu_seconds() - before
         return stats
 
     def _skipping(self, job: VideoJob) -> VideoJob:
@@ -337,6 +361,8 @@ class Worker:
                 self._emitted.add(message.row["clip_id"])
                 self._held["clips"].append(message.row)
                 stats.clips += 1
+                if message.row["media"] is not None and task.clips is None:
+                    stats.media += size_of(str(self.context.out / message.row["media"])) or 0
                 if not task.is_new_split:
                     self._release(task, job.video_id)
                     self._flush_if_due()
@@ -360,7 +386,7 @@ class Worker:
         self._rows["quarantine"] += self._held["quarantine"]
         self._held["quarantine"] = []
         self._report.finished.append(identity)
-        if self._downloaded:
+        if self._fetched is not None and self._fetched.is_download:
             self._report.downloads.append(cache_key(task.row))
 
     def _release(self, task: Task, identity: str) -> None:

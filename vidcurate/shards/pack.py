@@ -37,7 +37,7 @@ from vidcurate.shards.index import made_by, read_index, write_index
 from vidcurate.shards.writer import TarWriter
 
 _WORK = ".work-"
-_CLIPS_A_TASK = 16  # of one source: few enough to share a long video among the cores
+CLIPS_A_TASK = 16  # of one source: few enough to share a long video among the cores
 _OVERHEAD = 4096  # bytes of a sample's headers, padding, .json and .txt, for planning
 _PROVENANCE = (
     *("clip_id", "video_id", "source", "dataset_id", "location", "start", "end", "start_pts"),
@@ -243,8 +243,8 @@ class _Packer:
         tasks = []
         for path, rows in sorted(by_path.items()):
             rows.sort(key=lambda row: (row["start"], row["clip_id"]))
-            for first in range(0, len(rows), _CLIPS_A_TASK):
-                chunk = rows[first : first + _CLIPS_A_TASK]
+            for first in range(0, len(rows), CLIPS_A_TASK):
+                chunk = rows[first : first + CLIPS_A_TASK]
                 tasks.append(
                     SourceTask(
                         path=Path(path),
