@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidcurate.acquire.fetch import Fetched, Fetcher, cache_key
+from vidcurate.acquire.fetch import Fetched, Fetcher, Stopped, cache_key
 from vidcurate.clip import (
     QUARANTINE_SCHEMA,
     RIGHTS,
@@ -30,6 +30,7 @@ from vidcurate.clip import (
 from vidcurate.errors import (
     AcquireError,
     DataError,
+    MissingSectionError,
     WorkerCrashError,
     WorkerMemoryError,
     WorkerTimeoutError,
@@ -308,23 +309,44 @@ class Worker:
         stats = Stats()
         for attempt in range(1, attempts + 1):
             try:
-                self._once(task, job, stats)
+                try:
+                    self._once(task, job, stats)
+                except MissingSectionError:
+                    job = self._with_whole_file(task, job)
+                    self._once(task, job, stats)
                 return stats
             except (WorkerCrashError, WorkerTimeoutError, WorkerMemoryError) as error:
                 if attempt < attempts:
-                    # Clips that came before the crash are good; the rest is found anew.
-                    self._held["quarantine"] = []
-                    self._faults = {c: f for c, f in self._faults.items() if c in self._emitted}
-                    job = self._skipping(job)
+                    job = self._again(job)
                     continue
                 self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
             except DataError as error:
                 self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
+            except Stopped:
+                pass  # the run's, while the whole file came
             break
         stats.failed = 1
         return stats
 
-    def _skipping(self, job: VideoJob) -> VideoJob:
+    def _with_whole_file(self, task: Task, job: VideoJob) -> VideoJob:
+        """The rest of a job whose file lacks sections that are needed, with the whole file.
+
+        Raises:
+            DataError: it cannot be had, or is another by now.
+        """
+        fetched = self._fetcher.fetch(task.row, whole=True)
+        whole = self._job(replace(task, fetched=fetched))
+        if whole.content_id != job.content_id:
+            raise AcquireError(
+                f"{task.row.location}: has changed since sections of it came; run again",
+                transient=True,
+            )
+        return self._again(replace(job, row=whole.row, path=whole.path))
+
+    def _again(self, job: VideoJob) -> VideoJob:
+        """A job that broke off: clips that came are good; the rest is found anew."""
+        self._held["quarantine"] = []
+        self._faults = {c: f for c, f in self._faults.items() if c in self._emitted}
         done = self._emitted
         clips = job.clips
         if clips is not None:
