@@ -26,7 +26,7 @@ def score(runs, fault_server, heavy):
     fault_server.files = {"film.mp4": heavy("end.mp4")}
     table = runs.folder / "rows.jsonl"
 
-    def run(path, name="out", sections=True, split="timestamps", **more):
+    def run(path, name="out", sections=True, **more):
         url = fault_server.url(f"/{path}/film.mp4")
         rows = [{"url": url, "start": a, "end": b} for a, b in CLIPS]
         table.write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -34,7 +34,7 @@ def score(runs, fault_server, heavy):
         runs.score(
             out=out,
             source={"table": {"path": str(table)}},
-            split=[split],
+            split=["timestamps"],
             score=["brightness", "technical"],
             acquire={
                 "allow_hosts": [fault_server.host],
@@ -113,12 +113,6 @@ def test_a_missing_section_leads_to_the_whole_file(score, cached, heavy):
     assert len(video["sha256"]) == 64  # of the whole file that it was scored from
     assert same(parts) == same(first)
     assert (video["clips"], parts["quarantine"]) == (2, [])
-
-
-def test_what_looks_at_all_of_the_video_gets_it(score, cached):
-    parts = score("ok", split={"fixed": {"length": "20s"}})
-    assert [c["start"] for c in sorted(parts["clips"], key=lambda c: c["start"])] == [0.0, 20.0]
-    assert "file" in cached()
 
 
 def test_a_whole_file_that_cannot_be_had_is_a_fault_of_the_video(
