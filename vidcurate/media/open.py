@@ -13,10 +13,17 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.error import err_check
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from vidcurate.errors import AcquireError, DecodeError, RefusedMediaError, UnsupportedMediaError
+from vidcurate.errors import (
+    AcquireError,
+    DecodeError,
+    MissingSectionError,
+    RefusedMediaError,
+    UnsupportedMediaError,
+)
 from vidcurate.media.blocks import Blocks, open_blocks, open_bytes
 
 # Containers that hold their own bytes. Those of sound alone are here so that a song is told
@@ -74,7 +81,8 @@ def open_container(
         av.FFmpegError: FFmpeg cannot. And what the reads of `file` raise.
     """
     # Titles and names in the header are not always the UTF-8 that they should be.
-    container = av.open(file, "r", options=_OPTIONS, metadata_errors="replace")
+    opened = _Reads(file) if isinstance(file, Blocks) else file
+    container = av.open(opened, "r", options=_OPTIONS, metadata_errors="replace")
     for stream in container.streams.video:
         context = stream.codec_context
         if context is not None:  # None: FFmpeg has no decoder for it
@@ -82,6 +90,26 @@ def open_container(
             context.thread_count = 1
             context.thread_type = "NONE"
     return container
+
+
+class _Reads:
+    """Blocks as PyAV reads them. It keeps what a read raises until FFmpeg returns, and raises it
+    then, whatever FFmpeg made of it."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.name = blocks.name
+        self.seek = blocks.seek
+        self.tell = blocks.tell
+        self._blocks = blocks
+
+    def read(self, count: int) -> bytes:
+        try:
+            return self._blocks.read(count) or b""
+        except MissingSectionError:
+            # FFmpeg reads on after an error. Only one can be kept, and PyAV prints others: this
+            # raises the one before, if there is one.
+            err_check(0)
+            raise
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
