@@ -168,7 +168,7 @@ def test_refusals_are_those_of_whole_files(get, config, fault_server):
         get("/ok/end.mp4", allow_hosts=())
 
 
-def test_a_child_that_dies_gives_the_whole_file(get, heavy, monkeypatch):
+def test_a_child_that_takes_too_much_memory_gives_the_whole_file(get, heavy, monkeypatch):
     monkeypatch.setattr(sections, "_MEMORY", 0)
     monkeypatch.setattr(sections, "_POLL", 0.001)
     assert is_whole(get("/ok/end.mp4"), heavy("end.mp4"))
