@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from vidcurate.acquire.fetch import Fetched, Fetcher
+from vidcurate.acquire.fetch import Fetched, Fetcher, cache_key
 from vidcurate.acquire.limits import HostLimits
 from vidcurate.errors import AcquireError
 from vidcurate.operator.base import VideoRow
 from vidcurate.recipe.model import Acquire
-from vidcurate.run import passes
+from vidcurate.run import inline, passes, worker
 from vidcurate.run.prefetch import prefetched
 from vidcurate.run.score import Retry
 from vidcurate.run.worker import Task
@@ -204,6 +204,36 @@ def test_downloads_go_once_their_clips_are_cut(runs, web, fault_server, keep):
     assert (len(video["sha256"]), len(video["retrieved_at"])) == (64, 25)
     files = [p for p in (runs.folder / "cache").rglob("*") if p.is_file() and p.stat().st_size]
     assert bool(files) == (keep == "always")
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_download_that_another_run_drops_comes_again(runs, web, fault_server, monkeypatch, when):
+    class Dropped(Fetcher):
+        """As when another run with `keep_sources: never` is done with the same video."""
+
+        def fetch(self, row, **options):
+            found = super().fetch(row, **options)
+            if downloads(fault_server, "film.mp4") == 1:
+                if when == "before":
+                    self.forget(cache_key(row))
+                else:
+                    edges = worker.content_edges
+
+                    def last_look(path):
+                        monkeypatch.setattr(worker, "content_edges", edges)
+                        told = edges(path)
+                        self.forget(cache_key(row))
+                        return told
+
+                    monkeypatch.setattr(worker, "content_edges", last_look)
+            return found
+
+    monkeypatch.setattr(inline, "Fetcher", Dropped)
+    rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1}]
+    assert runs.score(source=write(runs.folder / "a.jsonl", rows), **web).stats.clips == 1
+    assert downloads(fault_server, "film.mp4") == 2
+    assert runs.tables()["quarantine"] == []
+    assert [v["state"] for v in runs.tables()["videos"]] == ["done"]
 
 
 def test_downloads_stay_until_all_selections_are_packed(runs, web, fault_server):

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vidcurate.acquire.limits import pause
+from vidcurate.acquire.limits import Stopped, pause
 from vidcurate.clip import is_url, short_hash
 from vidcurate.errors import StorageError
 from vidcurate.recipe.model import Acquire
@@ -117,22 +117,29 @@ class Cache:
         _beside(part, "json").unlink(missing_ok=True)
         return meta
 
-    def forget(self, key: str) -> bool:
+    def forget(self, key: str, *, wait: bool = True) -> bool:
         """Drop all variants of a video, unfinished ones too; True where there was one.
 
-        The bytes go when no other video has the same.
+        The bytes go when no other video has the same. wait: for one who holds the `lock`, which
+        may take as long as a download; else what that one works on is left to them.
         """
         folder = self.path(key, "lock").parent
         if not folder.is_dir():
             return False
-        with self.lock(key, threading.Event()):
-            metas = self.variants(key)
-            names = [p for p in folder.iterdir() if p.name != "lock"]
-            for path in names:
-                path.unlink(missing_ok=True)
-            for _, meta in metas:
-                if meta.sha256:
-                    self._drop_content(meta.sha256)
+        stop = threading.Event()
+        if not wait:
+            stop.set()
+        try:
+            with self.lock(key, stop):
+                metas = self.variants(key)
+                names = [p for p in folder.iterdir() if p.name != "lock"]
+                for path in names:
+                    path.unlink(missing_ok=True)
+                for _, meta in metas:
+                    if meta.sha256:
+                        self._drop_content(meta.sha256)
+        except Stopped:
+            return False
         return bool(names)
 
     @contextmanager

@@ -103,9 +103,10 @@ class Fetcher:
     def forget(self, row_key: str) -> bool:
         """Drop what the cache holds of that `cache_key`, in all variants, and finished or not.
 
-        True where there was something. Bytes that another video shares stay.
+        True where there was something. Bytes that another video shares stay, and so does what
+        another run is about to fetch.
         """
-        return self._cache.forget(row_key)
+        return self._cache.forget(row_key, wait=False)
 
     # ------------------------------------------------------------------ ways to the bytes
 

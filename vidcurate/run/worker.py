@@ -232,6 +232,9 @@ class Worker:
         fetched = task.fetched or self._fetcher.fetch(task.row)
         if isinstance(fetched, DataError):
             raise fetched
+        if fetched.is_download and not fetched.path.exists():
+            # Another run that shares the cache has dropped it since.
+            fetched = self._fetcher.fetch(task.row)
         self._downloaded = fetched.is_download
         row = replace(task.row, rights={**fetched.rights, **task.row.rights})
         path = fetched.path
@@ -312,7 +315,13 @@ class Worker:
                 try:
                     self._once(task, job, stats)
                 except MissingSectionError:
-                    job = self._with_whole_file(task, job)
+                    job = self._fetched_again(task, job, whole=True)
+                    self._once(task, job, stats)
+                except DataError:
+                    if not self._downloaded or job.path.exists():
+                        raise
+                    # Another run that shares the cache dropped it meanwhile.
+                    job = self._fetched_again(task, job, whole=False)
                     self._once(task, job, stats)
                 return stats
             except (WorkerCrashError, WorkerTimeoutError, WorkerMemoryError) as error:
@@ -323,25 +332,25 @@ class Worker:
             except DataError as error:
                 self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
             except Stopped:
-                pass  # the run's, while the whole file came
+                pass  # the run's, while the file came once more
             break
         stats.failed = 1
         return stats
 
-    def _with_whole_file(self, task: Task, job: VideoJob) -> VideoJob:
-        """The rest of a job whose file lacks sections that are needed, with the whole file.
+    def _fetched_again(self, task: Task, job: VideoJob, *, whole: bool) -> VideoJob:
+        """The rest of a job whose file is gone, or lacks sections that are needed (`whole`).
 
         Raises:
             DataError: it cannot be had, or is another by now.
         """
-        fetched = self._fetcher.fetch(task.row, whole=True)
-        whole = self._job(replace(task, fetched=fetched))
-        if whole.content_id != job.content_id:
+        fetched = self._fetcher.fetch(task.row, whole=whole)
+        again = self._job(replace(task, fetched=fetched))
+        if again.content_id != job.content_id:
             raise AcquireError(
-                f"{task.row.location}: has changed since sections of it came; run again",
+                f"{task.row.location}: has changed since it, or sections of it, came; run again",
                 transient=True,
             )
-        return self._again(replace(job, row=whole.row, path=whole.path))
+        return self._again(replace(job, row=again.row, path=again.path))
 
     def _again(self, job: VideoJob) -> VideoJob:
         """A job that broke off: clips that came are good; the rest is found anew."""
