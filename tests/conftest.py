@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import av
+import numpy as np
 import pytest
 
 from vidcurate.operator.base import ClipRow, VideoRow
@@ -24,6 +26,7 @@ sys.path.insert(0, str(TOOLS))
 
 import fetch_footage  # noqa: E402
 import footage as made  # noqa: E402
+from encode_footage import Encoding, encode  # noqa: E402
 from fault_server import FaultServer  # noqa: E402
 
 
@@ -58,6 +61,48 @@ def bbb() -> Path:
 def bikes() -> Path:
     """Real footage with 5 cuts: H.264, 640x272, 25 fps, 250 frames, no sound."""
     return _real("bikes.mp4")
+
+
+@pytest.fixture(scope="session")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """heavy("end.mp4"): 40 s of moving noise, 12 fps, a key frame each second, 15 MiB by its sound.
+
+    The index stands at the end, in "start.mp4" at the start, and "x.mkv" is Matroska.
+    """
+    folder = tmp_path_factory.mktemp("heavy")
+    noise = np.random.default_rng(0).integers(0, 256, (180, 240, 3), np.uint8)
+    how = Encoding(fps=12, options={"preset": "ultrafast", "qp": "40", "g": "12", "bf": "2"})
+
+    def pictures() -> Iterator[np.ndarray]:
+        for n in range(480):
+            y, x = n * 37 % 90, n * 53 % 80
+            yield noise[y : y + 90, x : x + 160]
+
+    def sound(out: Any) -> Any:
+        track = out.add_stream("pcm_s16le", rate=48000, layout="4.0")
+        samples = np.random.default_rng(1).integers(-99, 99, (1, 4 * 4000), np.int16)
+        for i in range(480):
+            frame = av.AudioFrame.from_ndarray(samples, "s16", "4.0")
+            frame.sample_rate, frame.pts = 48000, i * 4000
+            yield from track.encode(frame)
+
+    def get(name: str) -> Path:
+        path, made = folder / name, folder / "made.mp4"
+        if not made.exists():
+            encode(made, pictures(), (160, 90), how)
+        if not path.exists():
+            options = {"movflags": "+faststart"} if name == "start.mp4" else {}
+            with av.open(str(made)) as source, av.open(str(path), "w", options=options) as out:
+                track = out.add_stream_from_template(source.streams.video[0])
+                heard = list(sound(out))
+                for packet in source.demux(video=0):
+                    if packet.dts is not None:
+                        packet.stream = track
+                        out.mux(packet)
+                        out.mux(heard.pop(0))
+        return path
+
+    return get
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ Paths (the last piece names a file of the server; query as said):
     /dated/F          as /cut/1/F, with a weak ETag: only Last-Modified validates the rest
     /changed/F        breaks off once; then it is another file, with another ETag
     /liar/F           as /changed, but Range is answered with 206 and If-Range is ignored
+    /swap/N/F         as /ok for N requests; then it is another file. Query: If-Range is ignored
     /slow/F           a byte every 50 ms, without end
     /stall/F          some bytes, then nothing
     /silent/F         no answer at all
@@ -44,7 +45,8 @@ from urllib.parse import unquote
 class FaultServer(ThreadingHTTPServer):
     """The server, on a free port of 127.0.0.1; it runs inside a `with`.
 
-    files: name -> path. seen: (path with query, headers) of each request so far.
+    files: name -> path. seen: (path with query, headers) of each request so far. sent: bytes of
+    bodies of files, by that path.
     """
 
     daemon_threads = True
@@ -55,6 +57,7 @@ class FaultServer(ThreadingHTTPServer):
         self.answers: dict[str, tuple[str, bytes]] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.counts: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self.closing = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
 
@@ -119,6 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
             case ["liar", name]:
                 more = b"" if count == 1 else b"changed"
                 self._file(name, cut=count == 1, more=more, if_range=False)
+            case ["swap", times, name]:
+                more = b"" if count <= int(times) else b"changed"
+                self._file(name, more=more, if_range=not query)
             case ["slow", _]:
                 self._drip(b"\0", 0.05)
             case ["stall", _]:
@@ -163,19 +169,21 @@ class _Handler(BaseHTTPRequestHandler):
         date = formatdate(1e9, usegmt=True)
         told = {"ETag": f"W/{etag}" if is_weak else etag, "Last-Modified": date}
         strong = date if is_weak else etag
-        start, status = 0, 200
+        start, end, status = 0, len(body), 200
         wanted = self.headers.get("Range")
         if wanted and (not if_range or self.headers.get("If-Range", strong) == strong):
-            start, status = int(wanted.removeprefix("bytes=").partition("-")[0]), 206
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end, status = int(first), min(end, int(last or end) + 1), 206
             if start >= len(body):
                 self._head(416, {"Content-Range": f"bytes */{len(body)}", "Content-Length": "0"})
                 return
-            told["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        rest = body[start:]
+            told["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
+        rest = body[start:end]
         self._head(status, told, {"Content-Length": str(len(rest))}, *headers)
         if cut:
             self.close_connection = True
             rest = rest[: len(rest) // 2]
+        self.server.sent[self.path] += len(rest)
         self.wfile.write(rest)
 
     def _refuse(self, status: int, retry_after: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import pyarrow as pa
+
+from vidcurate.media.blocks import open_bytes
 
 if TYPE_CHECKING:
     from vidcurate.recipe.model import Recipe
@@ -37,12 +40,15 @@ def clip_id(video: str, start: float, end: float) -> str:
 def content_edges(path: Path) -> tuple[int, str]:
     """Size of a local file and the sha256 of its first and last MiB.
 
+    Of a file of sections (`media.blocks`) those of the whole file.
+
     Raises:
         OSError: the file cannot be read.
     """
-    size = path.stat().st_size
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         digest.update(file.read(_EDGE))
         if size > _EDGE:
             file.seek(max(_EDGE, size - _EDGE))

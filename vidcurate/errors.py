@@ -123,6 +123,10 @@ class DecodeError(DataError):
     """A stream that the decoder gave up on."""
 
 
+class MissingSectionError(DataError):
+    """A read of what was not downloaded of a file (`acquire.download.sections`)."""
+
+
 class CutError(DataError):
     """A clip that could be neither copied nor encoded exactly."""
 

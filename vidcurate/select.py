@@ -18,10 +18,11 @@ import yaml
 
 from vidcurate.clip import SCHEMA_VERSION, SELECTION_SCHEMA, clip_schema, source_fields
 from vidcurate.errors import QueryError
-from vidcurate.operator.base import Range
+from vidcurate.operator.base import Range, Splitter
 from vidcurate.operator.columns import MAIN, Threshold, column_name
 from vidcurate.plan import fingerprints
 from vidcurate.recipe.model import Recipe, Selection, Step
+from vidcurate.run.exclude import Excluded
 from vidcurate.run.manifest import ROW_GROUP, replacing
 from vidcurate.run.tables import Run, expression, literal, quoted
 
@@ -122,6 +123,7 @@ def select(
         try:
             steps = _judges(recipe)
             types = _prepare(connection, recipe)
+            _exclude(connection, recipe)
             verdict = _verdict(work, recipe, fingerprints, types)
             _decide(work, verdict)
             _split(work)
@@ -181,8 +183,30 @@ def _prepare(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str,
         "CREATE TEMP TABLE _twins AS SELECT c.clip_id FROM clips c JOIN videos v USING (video_id) "
         'JOIN clips o ON o.video_id = v.duplicate_of AND o.start = c.start AND o."end" = c."end"'
     )
+    connection.execute("CREATE TEMP TABLE _excluded (clip_id VARCHAR, step VARCHAR)")
     rows = connection.execute("DESCRIBE _clips_of_recipe").fetchall()
     return {row[0]: row[1] for row in rows}
+
+
+def _exclude(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> None:
+    """Fill `_excluded`: the clips that the `exclude` of their source names."""
+    for step, operator in zip(recipe.sources, recipe.source_operators, strict=True):
+        if operator.exclude:
+            lists = Excluded(operator.exclude)
+            names = pa.table({"name": pa.array(lists.names | lists.ids, pa.string())})
+            connection.register("_names", names)
+            connection.execute(_EXCLUDED, {"step": step.id})
+            connection.unregister("_names")
+
+
+# The names of `Excluded.has_video` and `has_clip`, and our own ids.
+_EXCLUDED = """
+INSERT INTO _excluded SELECT c.clip_id, c.source FROM clips c LEFT JOIN videos v USING (video_id)
+WHERE c.source = $step AND (
+  c.clip_id IN (FROM _names) OR c.video_id IN (FROM _names) OR c.dataset_id IN (FROM _names)
+  OR v.dataset_id IN (FROM _names) OR v.location IN (FROM _names) OR v.source_key IN (FROM _names)
+  OR regexp_replace(v.source_key, '^youtube:', '') IN (FROM _names))
+"""
 
 
 def _verdict(
@@ -190,8 +214,14 @@ def _verdict(
 ) -> str:
     """The SQL expression of a clip's code before `where`; fills the list of fates."""
     steps = _judges(recipe)
-    # A source's `where` that came to be after its clips: it never reads them again.
+    # A source's `exclude` and `where` that came to be after its clips: it never reads them again.
     cases = [
+        f"WHEN clip_id IN (SELECT clip_id FROM _excluded WHERE step = {literal(source.id)}) "
+        f"THEN {work.code(_Fate('dropped', source.id, 'excluded'))}"
+        for source, operator in zip(recipe.sources, recipe.source_operators, strict=True)
+        if operator.exclude
+    ]
+    cases += [
         f"WHEN source = {literal(source)} AND ({condition}) THEN {work.code(fate)}"
         for source, condition, fate in _unwanted(recipe, types)
     ]
@@ -219,12 +249,15 @@ def _verdict(
 def _unwanted(recipe: Recipe, types: Mapping[str, str]) -> Iterator[tuple[str, str, _Fate]]:
     """(source step, SQL condition, fate) of what the sources' `where` does not take."""
     fields = source_fields(recipe)
+    # Cuts of our own have none of what a dataset says of its clips: there a null is no verdict.
+    is_ours = any(type(s).known is Splitter.known for s in recipe.splitters[:1])
+    on_null = "keep" if is_ours else "drop"
     for step, operator in zip(recipe.sources, recipe.source_operators, strict=True):
         for name, wanted in operator.where.items():
             limit = (
-                Threshold(wanted.min, wanted.max, on_null="drop")
+                Threshold(wanted.min, wanted.max, on_null=on_null)
                 if isinstance(wanted, Range)
-                else Threshold(allow=wanted, on_null="drop")
+                else Threshold(allow=wanted, on_null=on_null)
             )
             column = fields[step.id][name].name
             for reason, condition in _violations(limit, column, types[column]):

@@ -77,6 +77,14 @@ def test_forget_leaves_what_others_share(cache: Cache) -> None:
     assert cache.forget("b") is False
 
 
+def test_what_another_works_on_is_left_to_them(cache: Cache) -> None:
+    put(cache, "a", b"film")
+    with cache.lock("a", threading.Event()):
+        assert cache.forget("a", wait=False) is False
+    assert cache.get("a", "file") is not None
+    assert cache.forget("a", wait=False) is True
+
+
 def test_forget_drops_unfinished_downloads(cache: Cache) -> None:
     with cache.lock("a", threading.Event()):
         cache.part("a", "file").write_bytes(b"half")

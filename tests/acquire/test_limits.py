@@ -130,10 +130,16 @@ def test_abandonable_work_ends_as_it_ends_or_with_the_stop() -> None:
     assert abandonable(lambda: 7, stop) == 7
     with pytest.raises(TransferError, match="lost"):
         abandonable(fail, stop)
+    with pytest.raises(KeyError, match="a mistake of a library"):
+        abandonable(mistake, stop)
     threading.Timer(0.05, stop.set).start()
     with pytest.raises(Stopped):
         abandonable(never.wait, stop)
     never.set()
+
+
+def mistake() -> None:
+    raise KeyError("a mistake of a library")
 
 
 def fail() -> None:

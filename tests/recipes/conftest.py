@@ -87,7 +87,7 @@ def mirror(folder: Path, **videos: Path) -> list[str]:
 
 
 def panda(folder: Path, footage: Footage) -> Case:
-    first, second = "-2yHu5qgTzM", "k_ZXmr8pmrs"
+    first, second, tested = "-2yHu5qgTzM", "k_ZXmr8pmrs", "9lZi22qLlEo"
 
     def row(
         video: str, *clips: tuple[str, str, str, float, str, list[list[str]]]
@@ -114,10 +114,24 @@ def panda(folder: Path, footage: Footage) -> Case:
             ("0:00:02.000", "0:00:04.625", "Something else.", 0.42, "desirable", one),
         ),
         row(second, ("0:00:01.000", "0:00:06.000", "It is gone.", 0.6, "desirable", one)),
+        row(tested, ("0:00:01.000", "0:00:06.000", "A car.", 0.6, "desirable", one)),
     ]
+    url = f"https://www.youtube.com/watch?v={tested}"
+    benchmark = {
+        "videos": [{"video_id": "video7010", "url": url, "start time": 0.5, "end time": 11.0,
+                    "category": 9, "id": 7010, "split": "test"}],
+        "sentences": [],
+    }  # fmt: skip
+    listed = {"metadata": document(folder / "MSRVTT_data.json", benchmark)}
+    exclude = json.dumps([{"msrvtt": {**listed, "where": {"split": ["test"]}}}])
     return Case(
         {"PANDA_CSV": table(folder / "panda70m_training_2m.csv", rows)},
-        [*mirror(folder, **{first: footage("cuts")}), *BLURRED, *SMALL],
+        [
+            *mirror(folder, **{first: footage("cuts")}),
+            *BLURRED,
+            *SMALL,
+            *("--set", f"source.panda70m.exclude={exclude}"),
+        ],
         [
             {
                 "dataset_id": f"{first}_1",

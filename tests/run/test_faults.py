@@ -159,7 +159,7 @@ def test_retry_of_a_failed_clip(runs, bad):
 
 def test_retry_takes_transient_faults_and_on_request_the_others(runs, bad):
     state = runs.folder / "tried"
-    limits = {"stall": "3s", "attempts": 1}
+    limits = {"stall": "8s", "attempts": 1}
     (runs.videos / "text.mp4").write_text("no video\n" * 50)
     bad(how="hang", state=str(state), limits=limits)
     assert {q["error"]: q["transient"] for q in runs.tables()["quarantine"]} == {

@@ -113,6 +113,21 @@ def test_another_source_is_an_exclude_list_with_its_own_where(tmp_path):
     assert [v.location for v in read(intake(source))[0]] == [CATS]
 
 
+def test_what_an_exclude_list_could_not_read_is_told(tmp_path):
+    benchmark = table(tmp_path / "benchmark.jsonl", [row(BIRDS, 5, 9), row("http://x:port/", 1, 2)])
+    with open(tmp_path / "benchmark.jsonl", "a") as file:
+        file.write("broken\n")
+    source = table(tmp_path / "a.jsonl", [row(BIRDS, 0, 1), row(CATS, 0, 2)])
+    source["table"]["exclude"] = [benchmark]
+    videos, faults = read(intake(source))
+    assert [v.location for v in videos] == [CATS]
+    assert all("in an exclude list, so what it names is not excluded" in f.message for f in faults)
+    assert [(f.where, f.source) for f in faults] == [
+        (f"{tmp_path / 'benchmark.jsonl'}:3", "table"),
+        ("http://x:port/", "table"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("exclude", "message"),
     [
@@ -282,6 +297,7 @@ def test_rows_of_a_video_are_brought_together_wherever_they_stand(tmp_path, limi
     # A row that says the same is none; one that says something else is not lost silently.
     assert fault.message == "the clip from 0 s to 1 s is named twice; the first row is taken"
     assert fault.payload["caption"] == "another"
+    assert fault.payload["interval"] == [0, 1]
     if limit is None:  # else not all was read
         counts = found.counts["scattered"]
         assert (counts.videos, counts.clips, counts.faults) == (3, 9, 1)

@@ -10,7 +10,7 @@ import pytest
 
 import vidcurate
 from vidcurate.errors import RunDirectoryError
-from vidcurate.run.commit import Committer
+from vidcurate.run.commit import ROWS, Committer
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import Manifest, publish, read_manifests, write_part
 from vidcurate.run.record import RunRecord, read_record
@@ -62,9 +62,12 @@ def test_a_kill_before_the_manifest_leaves_only_what_clean_removes(tmp_path):
     assert done.returncode == -signal.SIGKILL
     assert len(os.listdir(tmp_path / "vectors")) == 3
     assert ids(tmp_path) == ["a"]
+    (tmp_path / f"{ROWS}dead").mkdir()
+    (tmp_path / f"{ROWS}dead" / "rows.duckdb").write_bytes(b"x")
     with Lease(tmp_path) as lease:  # the dead process holds it no more
         committer = Committer(lease)
         assert committer.clean() == 2
+        assert not list(tmp_path.glob(f"{ROWS}*"))
         part = write_part(tmp_path, "vectors", rows("b"))
         assert committer.commit("score", {"vectors": [part]}).seq == 2
     assert ids(tmp_path) == ["a", "b"]

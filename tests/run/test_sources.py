@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from vidcurate.acquire.fetch import Fetched, Fetcher
+from vidcurate.acquire.fetch import Fetched, Fetcher, cache_key
 from vidcurate.acquire.limits import HostLimits
 from vidcurate.errors import AcquireError
 from vidcurate.operator.base import VideoRow
 from vidcurate.recipe.model import Acquire
+from vidcurate.run import inline, passes, worker
 from vidcurate.run.prefetch import prefetched
 from vidcurate.run.score import Retry
 from vidcurate.run.worker import Task
@@ -112,6 +113,54 @@ def test_where_that_came_later_drops_in_select(runs, web, select, fault_server):
     assert report.dropped == {("a", "score < 0.45"): 1, ("a", "score is null"): 1}
 
 
+def test_where_on_clips_says_nothing_of_scenes_that_are_our_own(runs, web, select, fault_server):
+    rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1, "score": 0.9}]
+    source = write(runs.folder / "a.jsonl", rows)
+    source["table"]["where"] = {"score": {"min": 0.5}}
+    web["split"] = [{"fixed": {"length": "1s"}}]
+    clips = runs.score(source=source, **web).stats.clips
+    assert select(source=source, **web).kept == clips > 1
+
+
+@pytest.mark.parametrize("line", ["a-1", "{url}", "{video_id}", "{clip_id}"])
+def test_a_list_that_came_later_drops_in_select(runs, web, select, fault_server, line):
+    url = fault_server.url("/ok/film.mp4")
+    rows = [{"url": url, "start": 0, "end": 1, "id": "a-1"}]
+    source = write(runs.folder / "a.jsonl", rows)
+    runs.score(source=source, **web)
+    [clip] = runs.tables()["clips"]
+    (runs.folder / "gone.txt").write_text(line.format(url=url, **clip))
+    source["table"]["exclude"] = [str(runs.folder / "gone.txt")]
+    runs.score(source=source, **web)
+    report = select(source=source, **web)
+    assert report.dropped == {("a", "excluded"): 1}
+
+
+def test_new_clips_and_a_new_step_come_in_one_run(runs, web, fault_server):
+    url = fault_server.url("/ok/film.mp4")
+    rows = [{"url": url, "start": 0, "end": 1}]
+    source = write(runs.folder / "a.jsonl", rows)
+    runs.score(source=source, score=["technical"], **web)
+    write(runs.folder / "a.jsonl", [*rows, {"url": url, "start": 2, "end": 3}])
+    runs.score(source=source, **web)
+    clips = runs.tables()["clips"]
+    assert sorted(c["start"] for c in clips) == [0, 2]
+    assert all(c["brightness_mean"] is not None for c in clips)
+    assert runs.score(source=source, **web).stats.videos == 0
+
+
+def test_one_file_at_two_places_is_one_video(runs):
+    sources = []
+    for name in ("a", "b"):
+        (runs.folder / name).mkdir()
+        (runs.folder / name / "film.mp4").write_bytes(runs.footage("cuts").read_bytes())
+        sources.append({"folder": {"id": name, "path": str(runs.folder / name)}})
+    runs.score(source=sources)
+    clips = [c["clip_id"] for c in runs.tables()["clips"]]
+    assert len(runs.tables()["videos"]) == 1
+    assert len(set(clips)) == len(clips) > 1
+
+
 def test_a_clip_can_be_excluded_by_our_own_id(runs, web, fault_server):
     url = fault_server.url("/ok/film.mp4")
     rows = [{"url": url, "start": i, "end": i + 1} for i in range(3)]
@@ -155,6 +204,64 @@ def test_downloads_go_once_their_clips_are_cut(runs, web, fault_server, keep):
     assert (len(video["sha256"]), len(video["retrieved_at"])) == (64, 25)
     files = [p for p in (runs.folder / "cache").rglob("*") if p.is_file() and p.stat().st_size]
     assert bool(files) == (keep == "always")
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_download_that_another_run_drops_comes_again(runs, web, fault_server, monkeypatch, when):
+    class Dropped(Fetcher):
+        """As when another run with `keep_sources: never` is done with the same video."""
+
+        def fetch(self, row, **options):
+            found = super().fetch(row, **options)
+            if downloads(fault_server, "film.mp4") == 1:
+                if when == "before":
+                    self.forget(cache_key(row))
+                else:
+                    edges = worker.content_edges
+
+                    def last_look(path):
+                        monkeypatch.setattr(worker, "content_edges", edges)
+                        told = edges(path)
+                        self.forget(cache_key(row))
+                        return told
+
+                    monkeypatch.setattr(worker, "content_edges", last_look)
+            return found
+
+    monkeypatch.setattr(inline, "Fetcher", Dropped)
+    rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1}]
+    assert runs.score(source=write(runs.folder / "a.jsonl", rows), **web).stats.clips == 1
+    assert downloads(fault_server, "film.mp4") == 2
+    assert runs.tables()["quarantine"] == []
+    assert [v["state"] for v in runs.tables()["videos"]] == ["done"]
+
+
+def test_downloads_stay_until_all_selections_are_packed(runs, web, fault_server):
+    web["acquire"]["keep_sources"] = "until_packed"
+    rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1}]
+    source = write(runs.folder / "a.jsonl", rows)
+    recipe = runs.recipe(source=source, pack={}, select={"one": {}, "two": {}}, **web)
+    with passes.session(recipe, runs.out) as work:
+        passes.run_score(work)
+        passes.run_select(work)
+        passes.run_pack(work, only="one")
+        passes.run_pack(work, only="two")
+    assert downloads(fault_server, "film.mp4") == 1
+    files = [p for p in (runs.folder / "cache").rglob("*") if p.is_file() and p.stat().st_size]
+    assert files == []
+
+
+def test_pack_refuses_another_file_than_the_scored_one(runs, web, fault_server, footage):
+    rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1, "id": "one"}]
+    source = write(runs.folder / "a.jsonl", rows)
+    runs.score(source=source, **web)
+    (runs.folder / "mirror").mkdir()  # it appears later, with another encode
+    (runs.folder / "mirror" / "one.mp4").write_bytes(footage("static").read_bytes())
+    web["acquire"]["mirror"] = [str(runs.folder / "mirror" / "{video_id}.mp4")]
+    with passes.session(runs.recipe(source=source, pack={}, **web), runs.out) as work:
+        passes.run_select(work)
+        with pytest.raises(AcquireError, match=r"one\.mp4: is not the file that was scored"):
+            passes.run_pack(work)
 
 
 def test_a_slow_host_holds_up_no_other(tmp_path, fault_server, footage):

@@ -2,7 +2,8 @@
 
     <cache>/content/<sha256>              the bytes, once
     <cache>/videos/<key>/<variant>        a hard link to them; key: hash of the source key,
-                                          variant: such as "file" or "h720"
+                                          variant: such as "file" or "h720". Of "sections-..." a
+                                          file of its own, in the format of media.blocks
     <cache>/videos/<key>/<variant>.json   url (no query), retrieved_at, sha256, size, rights
     <cache>/videos/<key>/<variant>.part   an unfinished download, kept for the next try
     <cache>/videos/<key>/lock             held by the process that works on this key
@@ -26,10 +27,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vidcurate.acquire.limits import pause
+from vidcurate.acquire.limits import Stopped, pause
 from vidcurate.clip import is_url, short_hash
 from vidcurate.errors import StorageError
 from vidcurate.recipe.model import Acquire
+
+SECTIONS = "sections-"
+"""What the names of variants begin with that hold sections of a video."""
 
 _USER = re.compile(r"^([^:/?#]+://)[^/?#]*@")
 _FRAGMENT = re.compile(r"[?#].*", re.DOTALL)
@@ -41,7 +45,8 @@ class Meta:
     """What is known of a cached video.
 
     url: where it came from, without query and user (`shown`). retrieved_at: UTC, ISO 8601.
-    size: bytes. rights: what the host says (license, channel).
+    size: bytes. rights: what the host says (license, channel). sha256: "" of sections, whose
+    bytes are not the video's.
     """
 
     url: str
@@ -89,6 +94,8 @@ class Cache:
     def add(self, key: str, variant: str, url: str, rights: Mapping[str, str], sha256: str) -> Meta:
         """Take the finished `part` of a video in; sha256 is that of its bytes. Under `lock`.
 
+        Without a sha256 no other video shares the bytes.
+
         Raises:
             OSError: the cache cannot be written.
         """
@@ -102,28 +109,37 @@ class Cache:
         )
         _sync(part)  # the name must never be on disk before the bytes
         part.replace(path)
-        self._share(path, meta.sha256)
+        if sha256:
+            self._share(path, sha256)
         told = _beside(path, "json.tmp")
         told.write_text(json.dumps(asdict(meta)), encoding="utf-8")
         told.replace(_beside(path, "json"))
         _beside(part, "json").unlink(missing_ok=True)
         return meta
 
-    def forget(self, key: str) -> bool:
+    def forget(self, key: str, *, wait: bool = True) -> bool:
         """Drop all variants of a video, unfinished ones too; True where there was one.
 
-        The bytes go when no other video has the same.
+        The bytes go when no other video has the same. wait: for one who holds the `lock`, which
+        may take as long as a download; else what that one works on is left to them.
         """
         folder = self.path(key, "lock").parent
         if not folder.is_dir():
             return False
-        with self.lock(key, threading.Event()):
-            metas = self.variants(key)
-            names = [p for p in folder.iterdir() if p.name != "lock"]
-            for path in names:
-                path.unlink(missing_ok=True)
-            for _, meta in metas:
-                self._drop_content(meta.sha256)
+        stop = threading.Event()
+        if not wait:
+            stop.set()
+        try:
+            with self.lock(key, stop):
+                metas = self.variants(key)
+                names = [p for p in folder.iterdir() if p.name != "lock"]
+                for path in names:
+                    path.unlink(missing_ok=True)
+                for _, meta in metas:
+                    if meta.sha256:
+                        self._drop_content(meta.sha256)
+        except Stopped:
+            return False
         return bool(names)
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 A local file is taken as it is, a member of a tar is copied to the cache. Of a URL the mirrors of
 the recipe are asked first, then the cache, then the host: video pages through yt-dlp
-(`acquire.pages`), files by http(s) (`acquire.direct`).
+(`acquire.pages`), files by http(s) (`acquire.direct`), or sections of them (`acquire.sections`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vidcurate.acquire import archive, direct, mirror, pages
-from vidcurate.acquire.cache import Cache, Meta, check_free, hash_file, shown
+from vidcurate.acquire import archive, direct, mirror, pages, sections
+from vidcurate.acquire.cache import SECTIONS, Cache, Meta, check_free, hash_file, shown
 from vidcurate.acquire.limits import HostLimits, Stopped, abandonable, host_of, pause
 from vidcurate.clip import is_url, short_hash, url_key
 from vidcurate.errors import AcquireError, StorageError
@@ -31,9 +31,16 @@ _POLL = 0.2  # seconds between looks at `stop` while other transfers of a host a
 class Fetched:
     """A video that is at hand.
 
-    path: a local file. rights: what its host says of it (license, channel) and, of bytes that
-    came into the cache, retrieved_at and sha256. is_download: it lies in the cache, where
-    `Fetcher.forget` drops it. is_mirrored: it was copied there from a mirror, not from its host.
+    <<<<<<< HEAD
+        path: a local file. rights: what its host says of it (license, channel) and, of bytes that
+        came into the cache, retrieved_at and sha256. is_download: it lies in the cache, where
+        `Fetcher.forget` drops it. is_mirrored: it was copied there from a mirror, not from its host.
+    =======
+        path: a local file, perhaps one of sections (`media.blocks`). rights: what its host says of it
+        (license, channel) and, of bytes that came into the cache, retrieved_at and, where they are
+        all of the file's, sha256. is_download: it lies in the cache, where
+        `Fetcher.forget` drops it.
+    >>>>>>> main
     """
 
     path: Path
@@ -63,8 +70,11 @@ class Fetcher:
         self._transfers: dict[str, threading.BoundedSemaphore] = {}
         self._lock = threading.Lock()
 
-    def fetch(self, row: VideoRow) -> Fetched:
+    def fetch(self, row: VideoRow, *, whole: bool = False) -> Fetched:
         """The local file that holds the video of a row. Thread-safe.
+
+        Where `download.sections` is set it may hold only what the row's clips need of the video.
+        whole: it holds all of it.
 
         Where the row's rights name a sha256, downloaded and copied bytes must have it; files that
         are used in place are not read for that.
@@ -95,14 +105,15 @@ class Fetcher:
             found = self._mirrored(pattern, row, key)
             if found is not None:
                 return found
-        return self._downloaded(row, key, host)
+        return self._downloaded(row, key, host, whole=whole)
 
     def forget(self, row_key: str) -> bool:
         """Drop what the cache holds of that `cache_key`, in all variants, and finished or not.
 
-        True where there was something. Bytes that another video shares stay.
+        True where there was something. Bytes that another video shares stay, and so does what
+        another run is about to fetch.
         """
-        return self._cache.forget(row_key)
+        return self._cache.forget(row_key, wait=False)
 
     # ------------------------------------------------------------------ ways to the bytes
 
@@ -140,48 +151,72 @@ class Fetcher:
                 meta = self._taken(row, key, variant, url, {}, None)
         return replace(self._fetched(key, variant, meta), is_mirrored=True)
 
-    def _downloaded(self, row: VideoRow, key: str, host: str) -> Fetched:
+    def _downloaded(self, row: VideoRow, key: str, host: str, *, whole: bool) -> Fetched:
         download = self._cfg.download
+        is_part = not whole and (not download or download.sections)
+        intervals = sections.intervals_of(row) if is_part else ()
+        part_of = f"{SECTIONS}{short_hash(repr(intervals))}" if intervals else ""
         with _storage(self._cache.folder), self._cache.lock(key, self._stop):
             if not download:
-                at_hand = self._cache.variants(key)
-                if at_hand:
-                    return self._fetched(key, *at_hand[0])
+                names = [(n, m) for n, m in self._cache.variants(key) if not n.startswith(SECTIONS)]
+                if names:
+                    return self._fetched(key, *names[0])
+                if part_of and (meta := self._cache.get(key, part_of)):
+                    return self._fetched(key, part_of, meta)
                 raise AcquireError(
                     f"{shown(row.location)}: no mirror has it, and acquire.download is false"
                 )
             page = f"h{download.max_height or 'best'}"
-            for variant in ("file", page):
-                meta = self._cache.get(key, variant)
+            for variant in ("file", page, part_of):
+                meta = self._cache.get(key, variant) if variant else None
                 if meta is not None:
                     return self._fetched(key, variant, meta)
             with self._transfer(host, download.per_host):
-                rights: Mapping[str, str] = {}
-                sha256 = None
                 is_page = pages.is_page(row.location)
-                if not is_page:
-                    part = self._cache.part(key, "file")
-                    sha256 = abandonable(
-                        lambda: direct.download(
-                            row.location, self._cfg, part, self._limits, self._stop
-                        ),
-                        self._stop,
-                    )
-                    is_page = sha256 is None
-                variant = page if is_page else "file"
-                if is_page:
-                    part = self._cache.part(key, page)
-                    check_free(part.parent, self._cfg)
-                    rights = pages.fetch_page(
-                        row.location, self._cfg, part, self._limits, self._stop
-                    )
-            meta = self._taken(row, key, variant, row.location, rights, sha256)
+                if part_of and not is_page:
+                    meta = self._sections(row, key, part_of, intervals)
+                    if meta is not None:
+                        return self._fetched(key, part_of, meta)
+                variant, meta = self._whole(row, key, page, is_page=is_page)
         return self._fetched(key, variant, meta)
+
+    def _sections(
+        self, row: VideoRow, key: str, variant: str, intervals: tuple[tuple[float, float], ...]
+    ) -> Meta | None:
+        """What the row's clips need of the file; None where the whole of it should be had."""
+        part = self._cache.part(key, variant)
+        is_there = abandonable(
+            lambda: sections.download_sections(
+                row.location, intervals, self._cfg, part, self._limits, self._stop
+            ),
+            self._stop,
+        )
+        return self._cache.add(key, variant, row.location, {}, "") if is_there else None
+
+    def _whole(self, row: VideoRow, key: str, page: str, *, is_page: bool) -> tuple[str, Meta]:
+        """The whole video from its host; the variant, and what is known of it."""
+        rights: Mapping[str, str] = {}
+        sha256 = None
+        if not is_page:
+            part = self._cache.part(key, "file")
+            sha256 = abandonable(
+                lambda: direct.download(row.location, self._cfg, part, self._limits, self._stop),
+                self._stop,
+            )
+            is_page = sha256 is None
+        variant = page if is_page else "file"
+        if is_page:
+            part = self._cache.part(key, page)
+            check_free(part.parent, self._cfg)
+            rights = pages.fetch_page(row.location, self._cfg, part, self._limits, self._stop)
+        return variant, self._taken(row, key, variant, row.location, rights, sha256)
 
     # ------------------------------------------------------------------ parts of these
 
     def _fetched(self, key: str, variant: str, meta: Meta) -> Fetched:
-        known = {"retrieved_at": meta.retrieved_at, "sha256": meta.sha256}
+        known = {"retrieved_at": meta.retrieved_at}
+        if meta.sha256:
+            known["sha256"] = meta.sha256
         return Fetched(self._cache.path(key, variant), {**meta.rights, **known}, True)
 
     def _taken(

@@ -10,7 +10,6 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from vidcurate.errors import VidcurateError
 from vidcurate.recipe.model import Download
 
 PAGES_PER_HOUR = 300.0
@@ -124,13 +123,13 @@ def abandonable(work: Callable[[], _T], stop: threading.Event) -> _T:
         Stopped: `stop` was set before its end.
     """
     results: list[_T] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     done = threading.Event()
 
     def run() -> None:
         try:
             results.append(work())
-        except (VidcurateError, OSError, Stopped) as error:
+        except BaseException as error:  # noqa: BLE001 (raised again by the caller's thread)
             errors.append(error)
         finally:
             done.set()

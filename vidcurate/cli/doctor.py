@@ -206,7 +206,7 @@ def _hubs() -> Iterator[Check]:
             if problem is None:
                 yield Check(name, "ok", f"{url} answers")
             else:
-                fix = "only models need it; behind a proxy set HTTPS_PROXY, or HF_ENDPOINT"
+                fix = "models and datasets of hubs need it; behind a proxy set HTTPS_PROXY"
                 yield Check(name, "warn", f"{url}: {problem}", fix)
 
 

@@ -8,14 +8,23 @@ URLs. Here only real containers are allowed, only the `file:` protocol, and one 
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.error import err_check
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from vidcurate.errors import AcquireError, DecodeError, RefusedMediaError, UnsupportedMediaError
+from vidcurate.errors import (
+    AcquireError,
+    DecodeError,
+    MissingSectionError,
+    RefusedMediaError,
+    UnsupportedMediaError,
+)
+from vidcurate.media.blocks import Blocks, open_blocks, open_bytes
 
 # Containers that hold their own bytes. Those of sound alone are here so that a song is told
 # from a file that is no media at all. MP4's external references stay off (FFmpeg's default).
@@ -39,7 +48,8 @@ def open_video(path: Path, *, motion_vectors: bool = False, fast: bool = False) 
     """Open a media file for reading; the caller closes it (it is a context manager).
 
     Args:
-        path: a regular local file; its name is never trusted.
+        path: a regular local file; its name is never trusted. Of a file of sections (see
+            `media.blocks`) only these can be read.
         motion_vectors: video decoders export the codec's motion vectors with each frame.
         fast: decode with the loop filter off and without the frames that no other refers to.
 
@@ -47,26 +57,59 @@ def open_video(path: Path, *, motion_vectors: bool = False, fast: bool = False) 
         AcquireError: the file is missing or may not be read.
         RefusedMediaError: not a regular file, empty, a playlist or list of files, or no media.
         DecodeError: an MP4 whose index is missing.
+        MissingSectionError: a section that it takes is not there; any later read may raise it.
     """
     head = _head(path)
-    try:
-        # Titles and names in the header are not always the UTF-8 that they should be.
-        container = av.open(f"file:{path}", "r", options=_OPTIONS, metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise _explained(path, head, error) from error
-    options = {"threads": "1"}
+    options = {}
     if motion_vectors:
         options["flags2"] = "+export_mvs"
     if fast:
         options["skip_loop_filter"] = "all"
         options["skip_frame"] = "noref"
+    try:
+        return open_container(open_blocks(path) or f"file:{path}", options)
+    except av.FFmpegError as error:
+        raise _explained(path, head, error) from error
+
+
+def open_container(
+    file: str | Blocks, decoder_options: Mapping[str, str] | None = None
+) -> InputContainer:
+    """The container of a file as `open_video` opens it, with one decoder thread.
+
+    Raises:
+        av.FFmpegError: FFmpeg cannot. And what the reads of `file` raise.
+    """
+    # Titles and names in the header are not always the UTF-8 that they should be.
+    opened = _Reads(file) if isinstance(file, Blocks) else file
+    container = av.open(opened, "r", options=_OPTIONS, metadata_errors="replace")
     for stream in container.streams.video:
         context = stream.codec_context
         if context is not None:  # None: FFmpeg has no decoder for it
-            context.options = options
+            context.options = {"threads": "1", **(decoder_options or {})}
             context.thread_count = 1
             context.thread_type = "NONE"
     return container
+
+
+class _Reads:
+    """Blocks as PyAV reads them. It keeps what a read raises until FFmpeg returns, and raises it
+    then, whatever FFmpeg made of it."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.name = blocks.name
+        self.seek = blocks.seek
+        self.tell = blocks.tell
+        self._blocks = blocks
+
+    def read(self, count: int) -> bytes:
+        try:
+            return self._blocks.read(count) or b""
+        except MissingSectionError:
+            # FFmpeg reads on after an error. Only one can be kept, and PyAV prints others: this
+            # raises the one before, if there is one.
+            err_check(0)
+            raise
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -96,7 +139,7 @@ def _head(path: Path) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise RefusedMediaError(f"{path}: not a regular file")
-        with path.open("rb") as file:
+        with open_bytes(path) as file:
             head = file.read(512)
     except FileNotFoundError as error:
         raise AcquireError(f"{path}: no such file") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidcurate.errors import DecodeError, RefusedMediaError, UnsupportedMediaError
+from vidcurate.media.blocks import file_size, open_bytes
 from vidcurate.media.decode import uses_dts
 from vidcurate.media.open import open_video, video_stream
 from vidcurate.media.video import VideoInfo
@@ -94,7 +96,7 @@ def probe(path: Path, *, max_pixels: int, max_duration: float) -> VideoInfo:
             raise UnsupportedMediaError(
                 f"{path}: no decoder for the video codec {_codec_tag(path)}; convert the file"
             )
-        duration = _duration(container, stream)
+        duration = stated_duration(container, stream)
         if duration > max_duration:
             raise RefusedMediaError(
                 f"{path}: {duration:.0f} s long, more than limits.max_duration ({max_duration:g} s)"
@@ -123,7 +125,7 @@ def _describe(
     width, height = display_size(frame.width, frame.height, sar, rotation)
     _check_size(path, frame.width, frame.height, max_pixels)
     _check_size(path, width, height, max_pixels)
-    size = path.stat().st_size
+    size = file_size(path)
     bitrate = stream.bit_rate or container.bit_rate or (size * 8 / duration if duration else 0)
     audio = next((s for s in container.streams.audio if _decodable(s)), None)
     context = stream.codec_context
@@ -172,6 +174,22 @@ def display_size(width: int, height: int, sar: Fraction, rotation: int) -> tuple
     return (height, width) if rotation % 180 else (width, height)
 
 
+def first_pts(container: InputContainer, stream: VideoStream, path: Path) -> int:
+    """The pts of the first frame that can be decoded: source time 0.
+
+    Raises:
+        DecodeError: there is none.
+    """
+    return _first_pts(_first_frame(container, stream, path), container.format.name)
+
+
+def stated_duration(container: InputContainer, stream: VideoStream) -> float:
+    """Seconds that the header states; 0 where it does not."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration is not None else 0.0
+
+
 def _first_pts(frame: VideoFrame, container: str) -> int:
     pts = frame.dts if uses_dts(container) or frame.pts is None else frame.pts
     return 0 if pts is None else pts
@@ -197,12 +215,6 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     raise DecodeError(f"{path}: not a single frame can be decoded: {reason}")
 
 
-def _duration(container: InputContainer, stream: VideoStream) -> float:
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration is not None else 0.0
-
-
 def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise RefusedMediaError(
@@ -220,8 +232,8 @@ def _bit_depth(pixels: VideoFormat) -> int:
 
 def _codec_tag(path: Path) -> str:
     """The codec's name in the container's own words: PyAV tells none without a decoder."""
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         data = file.read(_EDGE)
-        file.seek(max(len(data), path.stat().st_size - _EDGE))
+        file.seek(max(len(data), file.seek(0, os.SEEK_END) - _EDGE))
         found = _TAGS.search(data + file.read(_EDGE))
     return repr(next(g for g in found.groups() if g).decode()) if found else "of its stream"

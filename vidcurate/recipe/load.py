@@ -14,7 +14,7 @@ import vidcurate
 from vidcurate.errors import OperatorError, RecipeError
 from vidcurate.nearest import suggest
 from vidcurate.operator import registry
-from vidcurate.operator.base import Kind, Source
+from vidcurate.operator.base import Kind, Source, Splitter
 from vidcurate.operator.registry import SECTIONS
 from vidcurate.recipe.checks import check_steps
 from vidcurate.recipe.explain import explain
@@ -216,6 +216,7 @@ class _Loader:
         check_steps(document, self._ids, steps)
         if plain is not None:
             self._check_media(plain)
+            self._check_sections(plain, steps["split"])
         problems = document.messages()
         if problems:
             raise RecipeError(*problems)
@@ -370,4 +371,21 @@ class _Loader:
         if plain.acquire.keep_sources == "never" and plain.media != "clips":
             self.document.problem(
                 ("acquire", "keep_sources"), "never needs media: clips, else nothing is left to cut"
+            )
+
+    def _check_sections(self, plain: Plain, split: Sequence[Step]) -> None:
+        """Refuse what would download sections and then the whole file of every video."""
+        download = plain.acquire.download
+        if not download or not download.sections:
+            return
+        place = ("acquire", "download", "sections")
+        if not split or type(split[0].operator).known is Splitter.known:  # type: ignore[attr-defined]
+            self.document.problem(
+                place,
+                "needs a split that begins with the dataset's own intervals (timestamps): any "
+                "other looks at all of a video",
+            )
+        if plain.profile == "fast":
+            self.document.problem(
+                place, "profile: fast looks at all of a video; take profile: exact"
             )

@@ -33,8 +33,11 @@ class Download(Section):
     parallel: downloads at a time on one machine; per_host: of these from one host.
     tries: of one video before it goes to the quarantine as transient; between them the pause
         doubles (a host's Retry-After goes before).
-    sections: fetch only the parts of a file that the dataset's intervals need, where the host
-        serves byte ranges; else whole files.
+    sections: score from only the parts of a file that the dataset's intervals need, with 2 s
+        around them, where the host serves byte ranges and the file is MP4, MOV, Matroska or WebM;
+        else, and where these are about half of it, from whole files. For a split that begins
+        with `timestamps`. Pack cuts from whole files, which it downloads: `media: clips` cuts the
+        clips while they are scored.
     opt_out: "respect" refuses what the host marks noai, noimageai, noindex or noimageindex
         (X-Robots-Tag).
     cookies: a file in Netscape's format; VIDCURATE_COOKIES names one, too. proxies: True takes

@@ -25,6 +25,9 @@ from vidcurate.run.manifest import (
 SCRATCH = ".duckdb-"
 """How the names of folders begin that queries spill to."""
 
+ROWS = f"{TEMP}rows-"
+"""How the names of folders begin in which rows of the sources are brought together."""
+
 _SCRATCH_AGE = 24 * 3600.0
 
 
@@ -100,6 +103,8 @@ class Committer:
         for place in ("", "manifests", *KEYS):
             for file in (self.out / place).glob(f"{TEMP}*"):
                 removed += _remove(file, file.is_file())
+        for folder in self.out.glob(f"{ROWS}*"):  # made under the lease, so of a dead run
+            shutil.rmtree(folder, ignore_errors=True)
         for folder in self.out.glob(f"{SCRATCH}*"):
             # A reader needs no lease, so a young one may be in use.
             with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from vidcurate.clip import is_url, url_key, video_id
 from vidcurate.errors import UserError
 from vidcurate.operator import registry
-from vidcurate.operator.base import ClipRow, Source, VideoRow
+from vidcurate.operator.base import ClipRow, RowFault, Source, VideoRow
 
 _OUR_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -32,35 +33,53 @@ class Excluded:
     def __init__(
         self, lists: Iterable[str | Mapping[str, Mapping[str, Any]]], banned: Iterable[str] = ()
     ) -> None:
-        self._names: set[str] = set()  # datasets' own ids, source keys, places
+        self.names: set[str] = set()
+        """Datasets' own ids, source keys and places in the lists."""
+        self.faults: list[RowFault] = []
+        """Rows of sources in the lists that could not be read: what they name is not excluded."""
         ids = set(banned)
         for given in lists:
             if isinstance(given, str):
                 for token in _tokens(Path(given).expanduser()):
-                    self._names.add(token)
+                    self.names.add(token)
                     if _OUR_ID.fullmatch(token):
                         ids.add(token)
                     if is_url(token):
-                        self._names.add(_key(token, given))
+                        self.names.add(_key(token, given))
             else:
-                self._names |= _videos_of(given)
+                self._add(given)
         self.ids = frozenset(ids)
         """vidcurate's own ids in the lists, of videos and of clips."""
 
+    def _add(self, given: Mapping[str, Mapping[str, Any]]) -> None:
+        """All videos of a source."""
+        from vidcurate.run.intake import keyed, name_of, passes
+
+        source = _source_of(given)
+        for found in source.videos():
+            row = found if isinstance(found, RowFault) else keyed(found)
+            if isinstance(row, RowFault):
+                message = f"in an exclude list, so what it names is not excluded: {row.message}"
+                self.faults.append(replace(row, message=message))
+                continue
+            clips = row.clips or (ClipRow(),)
+            if any(passes(source.where, row.fields, clip.fields) for clip in clips):
+                self.names.add(name_of(row))
+
     def has_video(self, row: VideoRow) -> bool:
         """True where the video is in a list: by its id, its key, its place or its URL."""
-        if not self._names and not self.ids:
+        if not self.names and not self.ids:
             return False
         named = {row.location, row.dataset_id, row.key}
         if row.key is not None:
             named.add(row.key.removeprefix("youtube:"))
-        if named & self._names:
+        if named & self.names:
             return True
         return row.key is not None and video_id(row.key) in self.ids
 
     def has_clip(self, clip: ClipRow) -> bool:
         """True where the dataset's own id of the clip is in a list."""
-        return clip.dataset_id is not None and clip.dataset_id in self._names
+        return clip.dataset_id is not None and clip.dataset_id in self.names
 
 
 def _tokens(file: Path) -> set[str]:
@@ -81,9 +100,7 @@ def _key(url: str, given: str) -> str:
         raise UserError(f"exclude: {given}: {url!r} is not a valid URL: {error}") from error
 
 
-def _videos_of(given: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    from vidcurate.run.intake import name_of, passes
-
+def _source_of(given: Mapping[str, Mapping[str, Any]]) -> Source:
     if len(given) != 1:
         raise UserError(f"exclude: a source is written as {{name: {{...}}}}, not {dict(given)}")
     name, parameters = next(iter(given.items()))
@@ -95,12 +112,4 @@ def _videos_of(given: Mapping[str, Mapping[str, Any]]) -> set[str]:
         where = ".".join(map(str, problem["loc"]))
         raise UserError(f"exclude: {name}: {where}: {problem['msg']}") from error
     assert isinstance(source, Source)
-    found: set[str] = set()
-    for row in source.videos():
-        if not isinstance(row, VideoRow):
-            continue
-        clips = row.clips or (ClipRow(),)
-        if any(passes(source.where, row.fields, clip.fields) for clip in clips):
-            is_page = row.key is None and is_url(row.location)
-            found.add(_key(row.location, name) if is_page else name_of(row))
-    return found
+    return source

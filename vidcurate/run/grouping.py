@@ -13,6 +13,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from vidcurate.run.commit import ROWS
+
 _BATCH = 20_000
 _MEMORY = "512MiB"  # DuckDB spills to disk beyond
 _THREADS = 2  # each needs its share of the memory at once: many of them would run out of it
@@ -33,7 +35,7 @@ class RowStore:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = tempfile.mkdtemp(prefix=".tmp-rows-", dir=folder)
+        self._folder = tempfile.mkdtemp(prefix=ROWS, dir=folder)
         self._database = duckdb.connect(
             f"{self._folder}/rows.duckdb",
             config={

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from vidcurate.acquire.fetch import Fetcher
-from vidcurate.acquire.limits import HostLimits
+from vidcurate.acquire.limits import HostLimits, Stopped
 from vidcurate.run.prefetch import prefetched
 from vidcurate.run.worker import Context, Report, Stats, Task, Worker
 
@@ -44,6 +44,8 @@ def run_inline(
                     break
                 worker.process(task)
             worker.flush()
+        except Stopped:  # while it waited for a file: that video is read again next time
+            worker.flush()
         except BaseException as error:  # noqa: BLE001 (handed to the driver, which raises it)
             results.put(error)
             stop.set()
@@ -56,14 +58,18 @@ def run_inline(
         thread.start()
     running = len(threads)
     failure: BaseException | None = None
-    while running:
-        item = results.get()
-        if item is None:
-            running -= 1
-        elif isinstance(item, BaseException):
-            failure = failure or item
-        else:
-            yield item
+    try:
+        while running:
+            item = results.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, BaseException):
+                failure = failure or item
+            else:
+                yield item
+    finally:
+        if running:  # the caller gave up (a commit failed): nothing more is downloaded
+            stop.set()
     for thread in threads:
         thread.join()
     if failure is not None:

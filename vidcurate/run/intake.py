@@ -110,6 +110,10 @@ class Intake:
         else:
             merged = self._grouped()
         seen = 0
+        for step in self._steps:
+            # What could not be read there may be what must not be taken: that is told.
+            for fault in self._excluded[step.id].faults:
+                yield replace(fault, source=step.id)
         for row in merged:
             if isinstance(row, VideoRow):
                 if self._limit is not None and seen >= self._limit:
@@ -130,12 +134,12 @@ class Intake:
                     counts.faults += 1
                     yield replace(row, source=step.id)
                     continue
-                keyed = _keyed(row)
-                if isinstance(keyed, RowFault):
+                named = keyed(row)
+                if isinstance(named, RowFault):
                     counts.faults += 1
-                    yield replace(keyed, source=step.id)
+                    yield replace(named, source=step.id)
                     continue
-                taken = self._taken(keyed, step.id, step.operator, counts)
+                taken = self._taken(named, step.id, step.operator, counts)
                 if taken is not None:
                     yield taken
 
@@ -240,8 +244,14 @@ class Intake:
                     if not _agree(clips[at], clip):
                         counts.faults += 1
                         message = f"{_times(clip)} is named twice; the first row is taken"
-                        says = {"start": clip.start, "end": clip.end, "caption": clip.caption}
+                        says: dict[str, Any] = {
+                            "start": clip.start,
+                            "end": clip.end,
+                            "caption": clip.caption,
+                        }
                         says |= _plain(clip.fields)
+                        # Tells this fault from those of the video's other clips.
+                        says |= {"interval": [clip.start, clip.end, *(clip.frames or ())]}
                         yield RowFault(row.location, message, says, clip.sources[0])
                         continue
                     merged = {**clip.fields, **_known(clips[at].fields)}
@@ -314,7 +324,7 @@ def _check_where(source: str, operator: Source) -> None:
             )
 
 
-def _keyed(row: VideoRow) -> VideoRow | RowFault:
+def keyed(row: VideoRow) -> VideoRow | RowFault:
     """The row with its source key, where its location tells that."""
     if row.key is not None or not is_url(row.location):
         return row

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vidcurate.acquire.fetch import Fetcher, cache_key
 from vidcurate.acquire.limits import HostLimits
-from vidcurate.clip import QUARANTINE_SCHEMA, RIGHTS, source_fields
+from vidcurate.clip import QUARANTINE_SCHEMA, RIGHTS, content_edges, short_hash, source_fields
 from vidcurate.errors import AcquireError, RunDirectoryError
 from vidcurate.operator.base import Scorer, VideoRow
 from vidcurate.operator.columns import column_name
@@ -152,7 +152,7 @@ def _selected(run: Run, recipe: Recipe, selection: str) -> Iterator[dict[str, An
     """The selected clips as the packer wants them, but for their paths."""
     rights = ", ".join(f"v.{name}" for name in RIGHTS)
     rows = run.sql(
-        "SELECT c.*, v.location, v.source_key, v.dataset_id AS video_own_id, "
+        "SELECT c.*, v.location, v.source_key, v.dataset_id AS video_own_id, v.content_id, "
         f"{rights}, s.split "
         f"FROM {quoted(f'selection_{selection}')} s JOIN clips c USING (clip_id) "
         "JOIN videos v ON v.video_id = c.video_id WHERE s.fate = 'kept' "
@@ -200,10 +200,28 @@ def _path(
     video = str(row["video_id"])
     if video not in known:
         try:
-            known[video] = fetcher.fetch(source).path
+            known[video] = _scored(fetcher.fetch(source).path, row)
         except AcquireError as error:
             known[video] = error
     return known[video]
+
+
+def _scored(path: Path, row: Mapping[str, Any]) -> Path:
+    """The path, if it holds what was scored: cuts count in that file's own time base.
+
+    Raises:
+        AcquireError: it does not, or cannot be read.
+    """
+    try:
+        size, digest = content_edges(path)
+    except OSError as error:
+        raise AcquireError(f"{path}: cannot be read: {error.strerror}") from error
+    if short_hash(f"{size}:{digest}") != row["content_id"]:
+        raise AcquireError(
+            f"{path}: is not the file that was scored (a mirror or a download that came later, or "
+            "it was changed); put that one back, or score anew with --fresh"
+        )
+    return path
 
 
 def _faults_before(run: Run) -> dict[str, str]:

@@ -38,6 +38,7 @@ from vidcurate.run.score import (
 )
 from vidcurate.run.worker import Stats
 from vidcurate.select import SelectReport, select
+from vidcurate.shards.index import read_index
 from vidcurate.shards.pack import PackReport
 
 Progress = Callable[[ScoreResult, Stats], None]
@@ -223,7 +224,8 @@ def run_pack(
         )
         record.setdefault("selections", {})[name] = plain_pack(reports[name])
     record["wall_s"] = time.monotonic() - began
-    if recipe.acquire.keep_sources == "until_packed":
+    waiting = (n for n in recipe.select if read_index(work.out / "shards" / n) is None)
+    if recipe.acquire.keep_sources == "until_packed" and next(waiting, None) is None:
         with tables.open(work.out) as run:
             forget_downloads(run, recipe, cache_folder())
     work.save()

@@ -250,7 +250,7 @@ class _Driver:
         named = None
         if self.limit is not None:
             named = {name_of(row) for row in self._videos if isinstance(row, VideoRow)}
-        yield from self._backfills(run, "false", named)
+        redone: set[str] = set()  # ids of videos whose clips all come anew
         given: set[int] = set()  # of millions of names the hashes are enough
         for row in self._rows():
             name = name_of(row)
@@ -270,6 +270,7 @@ class _Driver:
             elif video.video_id in self._todo.resplit or (
                 known and (_has_changed(row, known) or _names_more(run, row, known))
             ):
+                redone.add(video.video_id)
                 yield Task(row, retires=self._all_of(run, video.video_id))
             elif moved is not None:
                 where = f"video_id = {tables.literal(moved.video_id)}"
@@ -279,6 +280,11 @@ class _Driver:
         if self.limit is None:  # else the source was not read to its end
             self.result.sources = self.intake.counts
             self._healed = self._todo.source_faults - self._seen_faults
+        # After the others: a video that comes anew must not give its old clips beside them.
+        for task in self._backfills(run, "false", named):
+            assert task.source is not None
+            if task.source["video_id"] not in redone:
+                yield task
 
     def _rows(self) -> Iterator[VideoRow]:
         for row in self._videos:
@@ -358,7 +364,7 @@ class _Driver:
             payload={"where": fault.where, **fault.payload},
         )
         self.result.faults += 1
-        if row["id"] not in self._todo.source_faults | self._seen_faults:
+        if row["id"] not in self._todo.source_faults and row["id"] not in self._seen_faults:
             self._faults.append(row)
         self._seen_faults.add(row["id"])
 
@@ -397,7 +403,11 @@ class _Driver:
                 fetcher.forget(key)
 
     def _deduplicate(self, report: Report) -> None:
-        """Drop rows that another try of the same video has committed before."""
+        """Drop rows that another try of the same video has committed before, or that came twice.
+
+        Two places may hold one video: the id of a file is known only when it is read.
+        """
+        is_twice = len(set(report.finished)) < len(report.finished)
         again = {v for v in report.finished if v in self._finished}
         doubled: set[str] = set()
         for video, clips in report.clips.items():
@@ -413,18 +423,22 @@ class _Driver:
                 gone.clear()
             elif "clips" in gone:
                 gone["clips"] = [c for c in gone["clips"] if c not in doubled]
-        if doubled and "clips" in report.parts:
+        if (doubled or is_twice) and "clips" in report.parts:
             report.parts["clips"] = self._without(
                 report.parts["clips"], "clips", "clip_id", doubled
             )
-        if again and "videos" in report.parts:
+        if (again or is_twice) and "videos" in report.parts:
             report.parts["videos"] = self._without(
                 report.parts["videos"], "videos", "video_id", again
             )
 
     def _without(self, part: Part, table: str, key: str, ids: set[str]) -> Part:
+        """The part without rows of these ids, and without a second row of any other."""
         rows = pq.read_table(self.out / part.path)
-        keep = [value not in ids for value in rows.column(key).to_pylist()]
+        seen, keep = set(ids), []
+        for value in rows.column(key).to_pylist():
+            keep.append(value not in seen)
+            seen.add(value)
         return write_part(self.out, table, rows.filter(pa.array(keep)))
 
 

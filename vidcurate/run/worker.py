@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidcurate.acquire.fetch import Fetched, Fetcher, cache_key
+from vidcurate.acquire.fetch import Fetched, Fetcher, Stopped, cache_key
 from vidcurate.clip import (
     QUARANTINE_SCHEMA,
     RIGHTS,
@@ -30,6 +30,7 @@ from vidcurate.clip import (
 from vidcurate.errors import (
     AcquireError,
     DataError,
+    MissingSectionError,
     WorkerCrashError,
     WorkerMemoryError,
     WorkerTimeoutError,
@@ -244,6 +245,9 @@ class Worker:
         fetched = task.fetched or self._fetcher.fetch(task.row)
         if isinstance(fetched, DataError):
             raise fetched
+        if fetched.is_download and not fetched.path.exists():
+            # Another run that shares the cache has dropped it since.
+            fetched = self._fetcher.fetch(task.row)
         self._fetched = fetched
         row = replace(task.row, rights={**fetched.rights, **task.row.rights})
         path = fetched.path
@@ -331,24 +335,51 @@ class Worker:
         before = self._child.cpu_seconds()
         for attempt in range(1, attempts + 1):
             try:
-                self._once(task, job, stats)
+                try:
+                    self._once(task, job, stats)
+                except MissingSectionError:
+                    job = self._fetched_again(task, job, whole=True)
+                    self._once(task, job, stats)
+                except DataError:
+                    if not (self._fetched and self._fetched.is_download) or job.path.exists():
+                        raise
+                    # Another run that shares the cache dropped it meanwhile.
+                    job = self._fetched_again(task, job, whole=False)
+                    self._once(task, job, stats)
                 return stats
             except (WorkerCrashError, WorkerTimeoutError, WorkerMemoryError) as error:
                 if attempt < attempts:
-                    # Clips that came before the crash are good; the rest is found anew.
-                    self._held["quarantine"] = []
-                    self._faults = {c: f for c, f in self._faults.items() if c in self._emitted}
-                    job = self._skipping(job)
+                    job = self._again(job)
                     continue
                 self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
             except DataError as error:
                 self._video_failed("decode", task, job.video_id, job.source_key, error, attempt)
+            except Stopped:
+                pass  # the run's, while the file came once more
             break
         stats.failed = 1
         stats.cpu = self._child.cpu_seconds() - before
         return stats
 
-    def _skipping(self, job: VideoJob) -> VideoJob:
+    def _fetched_again(self, task: Task, job: VideoJob, *, whole: bool) -> VideoJob:
+        """The rest of a job whose file is gone, or lacks sections that are needed (`whole`).
+
+        Raises:
+            DataError: it cannot be had, or is another by now.
+        """
+        fetched = self._fetcher.fetch(task.row, whole=whole)
+        again = self._job(replace(task, fetched=fetched))
+        if again.content_id != job.content_id:
+            raise AcquireError(
+                f"{task.row.location}: has changed since it, or sections of it, came; run again",
+                transient=True,
+            )
+        return self._again(replace(job, row=again.row, path=again.path))
+
+    def _again(self, job: VideoJob) -> VideoJob:
+        """A job that broke off: clips that came are good; the rest is found anew."""
+        self._held["quarantine"] = []
+        self._faults = {c: f for c, f in self._faults.items() if c in self._emitted}
         done = self._emitted
         clips = job.clips
         if clips is not None:
