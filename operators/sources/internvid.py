@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -52,23 +53,30 @@ class InternVid(Source):
 
     metadata: a JSONL file (packed with gzip or not), a folder of them, or a pattern. CSV and
         Parquet with the same columns are read, too.
+    sorted: the rows of a video stand together, so that they are read as they come. Else they may
+        stand anywhere, and are brought together on disk first, which takes hours for the full
+        set, again at each start. A video that comes up again goes to the quarantine.
 
     Columns: UMT_Score (how well caption and clip agree) and Aesthetic_Score, null where the file
     or the row has none. Further columns of the first 1,000 rows are kept as text. The caption is
     caption_source, YoutubeID the video's dataset_id. Names are read in any case.
 
-    One row is one clip; the rows of a video may stand anywhere, so that each row comes out as a
-    video of one clip and the runner brings them together. The file (45.6 GB for the full set) is
-    streamed: memory does not grow with it.
+    One row is one clip. The file (45.6 GB for the full set) is streamed: memory does not grow
+    with it.
 
     Format: Wang et al., InternVid, arXiv 2307.06942; github.com/OpenGVLab/InternVideo.
     """
 
     name: ClassVar[str] = "internvid"
     input_field: ClassVar[str] = "metadata"
-    is_grouped: ClassVar[bool] = False
 
     metadata: str
+    sorted: bool = False
+
+    @property
+    def is_grouped(self) -> bool:  # type: ignore[override]
+        """Whether each video comes with all its rows."""
+        return self.sorted
 
     def dataset_schema(self) -> pa.Schema:
         """Both scores, then the further columns of the files.
@@ -86,9 +94,15 @@ class InternVid(Source):
     def videos(self) -> Iterator[VideoRow | RowFault]:
         """A video of one clip for each row, in the order of the files, sorted by name.
 
+        Where the rows are `sorted`, one of all the rows that stand together.
+
         Raises:
             UserError: a file cannot be used, or lacks the id or the times.
         """
+        rows = self._rows()
+        yield from _joined(rows) if self.sorted else rows
+
+    def _rows(self) -> Iterator[VideoRow | RowFault]:
         further = self._further()
         for file in metadata_files(self.metadata, "internvid"):
             for row in read_rows(file, "internvid"):
@@ -106,6 +120,29 @@ class InternVid(Source):
                     )
             found.update((n, None) for n in names if n and n not in _OWN.values())
         return list(found)
+
+
+def _joined(rows: Iterable[VideoRow | RowFault]) -> Iterator[VideoRow | RowFault]:
+    """Neighbours of one video as one row; a clip that stands there twice is a fault."""
+    video: VideoRow | None = None
+    clips: dict[tuple[float | None, float | None], ClipRow] = {}
+    for row in rows:
+        if isinstance(row, RowFault):
+            yield row
+            continue
+        if video is not None and row.key != video.key:
+            yield replace(video, clips=tuple(clips.values()))
+            video, clips = None, {}
+        video = video or row
+        [clip] = row.clips
+        if (clip.start, clip.end) in clips:
+            times = {"start": clip.start, "end": clip.end, "caption": clip.caption}
+            message = f"the clip from {clip.start:g} s to {clip.end:g} s is named twice"
+            yield RowFault(row.location, message, times)
+        else:
+            clips[clip.start, clip.end] = clip
+    if video is not None:
+        yield replace(video, clips=tuple(clips.values()))
 
 
 def _video(row: MetadataRow, further: list[str]) -> VideoRow | RowFault:

@@ -99,11 +99,13 @@ def test_cells_far_beyond_the_usual_limit(tmp_path: Path) -> None:
 
 
 def test_a_quote_that_never_ends_swallows_what_follows(tmp_path: Path) -> None:
-    # As CSV says; the row is then short of cells, and the fault stands at its first line.
-    assert read(put(tmp_path, "t.csv", 'a,b\n1,2\n"3,4\n5,6\n')) == [
-        (2, {"a": "1", "b": "2"}),
-        (3, "1 cells where the header has 2"),
-    ]
+    # As CSV says; the fault stands at its first line, whether or not its cells are enough.
+    for row in ('"3,4', '3,"4'):
+        assert read(put(tmp_path, "t.csv", f"a,b\n1,2\n{row}\n5,6\n7,8")) == [
+            (2, {"a": "1", "b": "2"}),
+            (3, "a quotation mark is not closed: 2 more lines are lost in it"),
+        ]
+    assert read(put(tmp_path, "t.csv", 'a,b\n1,"2\n3"')) == [(2, {"a": "1", "b": "2\n3"})]
 
 
 # ------------------------------------------------------------------ JSON
@@ -138,6 +140,8 @@ def test_a_json_list_and_one_inside_an_object(tmp_path: Path) -> None:
     assert read(inside, items="videos.item") == [(1, rows[0]), (2, rows[1])]
     assert read(inside, items="more.item") == [(1, "not a JSON object")]
     assert read(inside, items="absent.item") == []
+    with pytest.raises(UserError, match=r"u\.json\.gz holds no list of rows but one JSON object"):
+        read(inside)
 
 
 def test_a_json_list_that_breaks_in_the_middle(tmp_path: Path) -> None:

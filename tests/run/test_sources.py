@@ -11,7 +11,7 @@ import pytest
 
 from vidcurate.acquire.fetch import Fetched, Fetcher, cache_key
 from vidcurate.acquire.limits import HostLimits
-from vidcurate.errors import AcquireError
+from vidcurate.errors import AcquireError, StorageError
 from vidcurate.operator.base import VideoRow
 from vidcurate.recipe.model import Acquire
 from vidcurate.run import inline, passes, worker
@@ -85,7 +85,11 @@ def test_what_two_datasets_name_is_downloaded_once(runs, web, fault_server):
 # --------------------------------------------------------------------------- metadata that changes
 
 
-def test_clips_that_the_metadata_names_later_are_scored_and_old_ones_stay(runs, web, fault_server):
+@pytest.mark.parametrize("at_a_time", [1, 1000])
+def test_clips_that_the_metadata_names_later_are_scored_and_old_ones_stay(
+    runs, web, fault_server, monkeypatch, at_a_time
+):
+    monkeypatch.setattr("vidcurate.run.score._LOOK_UP", at_a_time)
     url = fault_server.url("/ok/film.mp4")
     rows = [{"url": url, "start": 0, "end": 1, "score": 1.0}]
     source = write(runs.folder / "a.jsonl", rows)
@@ -283,6 +287,23 @@ def test_a_slow_host_holds_up_no_other(tmp_path, fault_server, footage):
     assert isinstance(ok, Fetched)
     assert isinstance(slow, AcquireError)
     assert slow.is_transient
+
+
+def test_a_full_disk_ends_the_other_downloads(tmp_path, fault_server, footage):
+    class Full(Fetcher):
+        def fetch(self, row, **options):
+            if row.location.endswith("/ok/film.mp4"):
+                raise StorageError("full")
+            return super().fetch(row, **options)
+
+    fault_server.files["film.mp4"] = footage("cuts")
+    cfg = Acquire(allow_hosts=(fault_server.host,), timeout=60)
+    stop = threading.Event()
+    fetcher = Full(cfg, tmp_path / "cache", HostLimits(), stop)
+    places = [fault_server.url("/slow/film.mp4"), fault_server.url("/ok/film.mp4")]
+    with pytest.raises(StorageError, match="full"):
+        list(prefetched((Task(VideoRow(p)) for p in places), fetcher, cfg, stop))
+    assert stop.is_set()
 
 
 # --------------------------------------------------------------------------- clips cut elsewhere

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the files that are read; all but Parquet also with `.gz` behind."""
 
 _CELL = 2**27  # characters: published cells are far longer than csv's own limit
+_BLANK = 4096  # bytes in which the first bracket of a JSON file stands
 _PEEK = 1_000  # rows of JSON that tell its columns
 _SHOWN = 2_000  # characters of a cell in the quarantine
 # A packed file that is cut off or damaged, a damaged page of a Parquet file, a failing disk.
@@ -108,7 +109,7 @@ def read_rows(file: Path, who: str, *, items: str = "item") -> Iterator[Metadata
     elif suffix in (".csv", ".tsv"):
         rows = _csv_rows(file, who)
     elif suffix == ".json":
-        rows = _json_items(file, items)
+        rows = _json_items(file, who, items)
     else:
         rows = _json_lines(file)
     number = 0
@@ -212,7 +213,13 @@ def _csv_text(file: Path) -> TextIO:
     return cast(TextIO, file.open(**how))  # type: ignore[call-overload]
 
 
-def _csv_reader(lines: TextIO, file: Path) -> Any:
+def _noting_end(lines: Iterable[str], is_read: list[bool]) -> Iterator[str]:
+    """The lines; something is put into `is_read` once one more is asked for than there are."""
+    yield from lines
+    is_read.append(True)
+
+
+def _csv_reader(lines: Iterable[str], file: Path) -> Any:
     csv.field_size_limit(_CELL)
     return csv.reader(lines, delimiter="\t" if suffix_of(file) == ".tsv" else ",")
 
@@ -220,7 +227,8 @@ def _csv_reader(lines: TextIO, file: Path) -> Any:
 def _csv_rows(file: Path, who: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     names = header(file, who)
     with _csv_text(file) as lines:
-        reader = _csv_reader(lines, file)
+        is_read: list[bool] = []
+        reader = _csv_reader(_noting_end(lines, is_read), file)
         next(reader)
         while True:
             line = reader.line_num + 1
@@ -233,7 +241,10 @@ def _csv_rows(file: Path, who: str) -> Iterator[tuple[int, Mapping[str, Any] | s
                 continue
             if not cells:
                 continue
-            if len(cells) != len(names):
+            if is_read:  # in the middle of a cell
+                lost = reader.line_num - line
+                yield line, f"a quotation mark is not closed: {lost} more lines are lost in it"
+            elif len(cells) != len(names):
                 yield line, f"{len(cells)} cells where the header has {len(names)}"
             elif not _is_unicode("".join(cells)):
                 yield line, "not valid UTF-8"
@@ -262,9 +273,15 @@ def _json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
                     yield number, row
 
 
-def _json_items(file: Path, items: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def _json_items(file: Path, who: str, items: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Rows count from 1; what follows a mistake in the JSON cannot be read."""
     number = 0
+    with _binary(file) as text:
+        if items == "item" and text.read(_BLANK).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+            raise UserError(
+                f"{who}: {file} holds no list of rows but one JSON object; if it has a row a line, "
+                "name it .jsonl"
+            )
     with _binary(file) as text:
         found = ijson.items(text, items, use_float=True)
         while True:

@@ -25,7 +25,7 @@ def prefetched(
     their way or wait, which bounds the disk that they take.
 
     Raises:
-        what `fetcher` raises besides DataErrors (a full disk, a missing package).
+        what `fetcher` raises besides DataErrors (a full disk, a missing package); `stop` is set.
     """
     threads = cfg.download.parallel if cfg.download else 8
     waiting: dict[Future[Fetched | DataError], Task] = {}
@@ -45,10 +45,12 @@ def prefetched(
             done, _ = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
             for future in done:
                 task = waiting.pop(future)
-                try:
-                    yield replace(task, fetched=future.result())
-                except Stopped:
-                    return
+                if (error := future.exception()) is not None:
+                    stop.set()  # the run ends with it: the other downloads are given up
+                    if isinstance(error, Stopped):
+                        return
+                    raise error
+                yield replace(task, fetched=future.result())
 
 
 def _fetch(fetcher: Fetcher, task: Task) -> Fetched | DataError:

@@ -43,6 +43,7 @@ from vidcurate.run.rows import named_clips
 from vidcurate.run.worker import Context, Report, Stats, Task, quarantine_row, size_of
 
 _MANY_PARTS = 16
+_LOOK_UP = 1_000  # videos whose clips are compared in one query
 
 
 @dataclass
@@ -251,24 +252,13 @@ class _Driver:
         if self.limit is not None:
             named = {name_of(row) for row in self._videos if isinstance(row, VideoRow)}
         redone: set[str] = set()  # ids of videos whose clips all come anew
-        given: set[int] = set()  # of millions of names the hashes are enough
-        for row in self._rows():
-            name = name_of(row)
-            if hash(name) in given:
-                message = (
-                    "the video is named again further on, which this source must not; sort the "
-                    "metadata by video, or name it but once"
-                )
-                self._fault(self.intake.refuse(row, message))
-                continue
-            given.add(hash(name))
-            known = self._todo.videos.get(name)
+        for row, known, names_more in self._compared(run, self._once()):
             moved = self._moved(row) if known is None else None
             video = known or moved
             if video is None:
                 yield Task(row)
             elif video.video_id in self._todo.resplit or (
-                known and (_has_changed(row, known) or _names_more(run, row, known))
+                known and (names_more or _has_changed(row, known))
             ):
                 redone.add(video.video_id)
                 yield Task(row, retires=self._all_of(run, video.video_id))
@@ -285,6 +275,41 @@ class _Driver:
             assert task.source is not None
             if task.source["video_id"] not in redone:
                 yield task
+
+    def _once(self) -> Iterator[VideoRow]:
+        """The rows, each video once."""
+        given: set[int] = set()  # of millions of names the hashes are enough
+        for row in self._rows():
+            name = name_of(row)
+            if hash(name) in given:
+                message = (
+                    "the video is named again further on, which this source must not; sort the "
+                    "metadata by video, or name it but once"
+                )
+                self._fault(self.intake.refuse(row, message))
+                continue
+            given.add(hash(name))
+            yield row
+
+    def _compared(
+        self, run: tables.Run, rows: Iterator[VideoRow]
+    ) -> Iterator[tuple[VideoRow, todo.KnownVideo | None, bool]]:
+        """Each row, what is known of its video, and whether it names clips that are new.
+
+        Of videos whose clips are others now many are looked up at a time: another `where` changes
+        those of all videos.
+        """
+        waiting: list[tuple[VideoRow, todo.KnownVideo]] = []
+        for row in rows:
+            known = self._todo.videos.get(name_of(row))
+            if known is None or todo.digest(named_clips(row)["intervals"]) == known.intervals:
+                yield row, known, False
+                continue
+            waiting.append((row, known))
+            if len(waiting) >= _LOOK_UP:
+                yield from _name_more(run, waiting)
+                waiting = []
+        yield from _name_more(run, waiting)
 
     def _rows(self) -> Iterator[VideoRow]:
         for row in self._videos:
@@ -451,18 +476,23 @@ def _has_changed(row: VideoRow, known: todo.KnownVideo) -> bool:
     return size is not None and size != known.size_bytes
 
 
-def _names_more(run: tables.Run, row: VideoRow, known: todo.KnownVideo) -> bool:
-    """True where the metadata names clips of the video that it did not when it was split.
+def _name_more(
+    run: tables.Run, rows: list[tuple[VideoRow, todo.KnownVideo]]
+) -> Iterator[tuple[VideoRow, todo.KnownVideo, bool]]:
+    """With each row True where it names clips of the video that were not named when it was split.
 
     Clips that it names no more stay: `where` also drops them in select.
     """
-    new = named_clips(row)["intervals"] or []
-    if todo.digest(new) == known.intervals:
-        return False
-    where = f"video_id = {tables.literal(known.video_id)}"
-    [old] = run.table("videos", ["intervals"], where).column(0).to_pylist()
-    before = set(zip(old[::2], old[1::2], strict=True)) if old else set()
-    return any(pair not in before for pair in zip(new[::2], new[1::2], strict=True))
+    if not rows:
+        return
+    ids = ", ".join(tables.literal(known.video_id) for _, known in rows)
+    found = run.table("videos", ["video_id", "intervals"], f"video_id IN ({ids})").to_pylist()
+    intervals = {video["video_id"]: video["intervals"] or [] for video in found}
+    for row, known in rows:
+        old, new = intervals[known.video_id], named_clips(row)["intervals"] or []
+        before = set(zip(old[::2], old[1::2], strict=True))
+        pairs = zip(new[::2], new[1::2], strict=True)
+        yield row, known, any(pair not in before for pair in pairs)
 
 
 def available_cores() -> int:

@@ -82,7 +82,7 @@ def test_one_video_for_each_row_also_of_the_same_video(tmp_path: Path) -> None:
         {**PUBLISHED, "Start_timestamp": "00:03:11.000", "End_timestamp": "00:03:14.000"},
         PUBLISHED,
     ]
-    assert InternVid.is_grouped is False
+    assert not InternVid(metadata="x.jsonl").is_grouped
     found = list(InternVid(metadata=lines(tmp_path, *rows)).videos())
     assert [(v.dataset_id, v.clips[0].start) for v in found if isinstance(v, VideoRow)] == [
         ("HdYoyzCSWyw", 190.567),
@@ -198,3 +198,27 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
     # A few rows fill every buffer: 16 MB of them need no more than 2 MB.
     assert peak(2_000) < peak(250) + 100_000
+
+
+def test_sorted_rows_are_joined_as_they_come(tmp_path: Path) -> None:
+    def row(video: str, start: int, caption: str) -> dict[str, Any]:
+        times = {"Start_timestamp": f"00:00:0{start}", "End_timestamp": f"00:00:0{start + 1}"}
+        return {"YoutubeID": video, "Caption": caption, **times}
+
+    birds, cats = "birdsbirds1", "-catscats-2"
+    rows = [row(birds, 0, "a"), "{", row(birds, 2, "b"), row(birds, 0, "c"), row(cats, 1, "d")]
+    source = InternVid(metadata=lines(tmp_path, *rows, row(birds, 4, "late")), sorted=True)
+    assert source.is_grouped
+    found = list(source.videos())
+    videos = [v for v in found if isinstance(v, VideoRow)]
+    assert [(v.dataset_id, [c.caption for c in v.clips]) for v in videos] == [
+        (birds, ["a", "b"]),
+        (cats, ["d"]),
+        (birds, ["late"]),  # the runner tells of a video that comes up again
+    ]
+    broken, twice = (f for f in found if isinstance(f, RowFault))
+    assert broken.where.endswith(":2")
+    assert (twice.message, twice.payload["caption"]) == (
+        "the clip from 0 s to 1 s is named twice",
+        "c",
+    )

@@ -253,8 +253,8 @@ def test_a_torn_file_gives_what_stands_before_the_tear(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("whole", "message"),
     [
-        ({"annotations": [VIDEO0]}, "lists no clips: neither under `videos` nor as a list"),
-        ([], "lists no clips"),
+        ({"annotations": [VIDEO0]}, "holds no list of rows but one JSON object"),
+        ([], "lists no clips: neither under `videos` nor as a list"),
         ([{"video": "video7010.mp4", "caption": ["x"]}], "holds no URLs; .* with `files`"),
     ],
 )
