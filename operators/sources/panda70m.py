@@ -215,7 +215,10 @@ def _literal(name: str, text: str) -> Any:
                 return json.loads(text.replace("'", '"'))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes such as \d
-            return ast.literal_eval(text)
+            value = ast.literal_eval(text)
+        # Half a character (\ud800) fits no table: a UnicodeEncodeError is a ValueError.
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+        return value
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"{name}: {_shown(text)} is not a list as Python writes it") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -232,6 +233,8 @@ def _literal(row: Mapping[str, Any], key: str) -> list[str]:
     cell = row.get(key)
     try:
         value = ast.literal_eval(cell) if isinstance(cell, str) else cell
+        # Half a character (\ud800) fits no table: a UnicodeEncodeError is a ValueError.
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
     except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: deep nesting
         value = None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -147,7 +147,10 @@ def _literal(text: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes such as \d
-            return ast.literal_eval(text)
+            value = ast.literal_eval(text)
+        # Half a character (\ud800) fits no table: a UnicodeEncodeError is a ValueError.
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+        return value
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(
             f"golden_caption: {repr(text)[:80]} is not a list as Python writes it"

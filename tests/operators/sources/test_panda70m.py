@@ -297,6 +297,7 @@ def test_overlapping_clips_are_kept(tmp_path: Path) -> None:
         ({"timestamp": None}, "timestamp: it names no clips"),
         ({"timestamp": "[['0:01', '0:0"}, "is not a list as Python writes it"),
         ({"timestamp": "__import__('os').getcwd()"}, "is not a list as Python writes it"),
+        ({"caption": r"['half \ud83d']"}, "is not a list as Python writes it"),
         ({"timestamp": "[" * 100_000}, "is not a list as Python writes it"),
         ({"timestamp": "-" * 200_000 + "1"}, "is not a list as Python writes it"),
         ({"caption": "['" + "a" * 2**20 + "', 'b']"}, "characters, more than 1048576 are not read"),

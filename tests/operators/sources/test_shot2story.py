@@ -213,6 +213,7 @@ def test_a_bad_story_is_a_fault_with_its_number(tmp_path: Path, item: Any, messa
         ("\"['soon', '00:03:34']\"", "'soon' is not a time"),
         ("__import__('os')", "duration: \"__import__('os')\" is no list of texts"),
         ("[1", "duration: '[1' is no list of texts"),
+        (r"['half \ud83d']", "is no list of texts"),
         ("[" * 5000, "is no list of texts"),
     ],
 )

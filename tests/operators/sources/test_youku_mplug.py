@@ -138,6 +138,7 @@ def test_golden_captions(tmp_path: Path, cell: str, captions: list[str] | None) 
     [
         ("['a', 'b'", """golden_caption: "['a', 'b'" is not a list as Python writes it"""),
         ("['a', 5]", "golden_caption: ['a', 5] is not a list of texts"),
+        (r"['half \ud83d']", "is not a list as Python writes it"),
         ("['a'" + ",[" * 50_000, "is not a list as Python writes it"),
         ("['" + "a" * 2**20 + "']", "1048580 characters, more than 1048576 are not read"),
     ],
