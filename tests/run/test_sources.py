@@ -240,6 +240,31 @@ def test_a_download_that_another_run_drops_comes_again(runs, web, fault_server, 
     assert [v["state"] for v in runs.tables()["videos"]] == ["done"]
 
 
+def test_a_download_whose_clips_could_not_be_scored_again_goes_too(runs, web, fault_server):
+    web["acquire"]["keep_sources"] = "never"
+    rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1}]
+    source = write(runs.folder / "a.jsonl", rows)
+    runs.score(source=source, media="clips", score=["technical"], **web)
+    fault_server.files["film.mp4"].write_bytes(b"no video" * 1000)
+    runs.score(source=source, media="clips", **web)
+    files = [p for p in (runs.folder / "cache").rglob("*") if p.is_file() and p.stat().st_size]
+    assert files == []
+
+
+def test_a_download_whose_clips_could_not_be_scored_again_goes_too(runs, web, fault_server):
+    web["acquire"]["keep_sources"] = "never"
+    rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1}]
+    source = write(runs.folder / "a.jsonl", rows)
+    runs.score(source=source, media="clips", score=["technical"], **web)
+    fault_server.files["film.mp4"] = runs.footage("static")
+    [clip] = runs.tables()["clips"]
+    (runs.out / clip["media"]).unlink()
+    runs.score(source=source, media="clips", **web)
+    assert runs.tables()["quarantine"] != []
+    files = [p for p in (runs.folder / "cache").rglob("*") if p.is_file() and p.stat().st_size]
+    assert files == []
+
+
 def test_downloads_stay_until_all_selections_are_packed(runs, web, fault_server):
     web["acquire"]["keep_sources"] = "until_packed"
     rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1}]

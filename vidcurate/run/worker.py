@@ -201,8 +201,9 @@ class Worker:
                 self._video_failed("acquire", task, identity, key, error, 1)
                 stats = Stats(failed=1)
         else:
-            if job.video_id in self.context.banned:
-                return  # of a file this is known only now
+            if job.video_id in self.context.banned:  # of a file this is known only now
+                self._done_with_download(task)
+                return
             if job.video_id in self.context.outdated:
                 old = tuple(self.context.unfinished[job.video_id])
                 task = replace(task, retires={**task.retires, "clips": old})
@@ -417,6 +418,9 @@ class Worker:
         self._rows["quarantine"] += self._held["quarantine"]
         self._held["quarantine"] = []
         self._report.finished.append(identity)
+        self._done_with_download(task)
+
+    def _done_with_download(self, task: Task) -> None:
         if self._fetched is not None and self._fetched.is_download:
             self._report.downloads.append(cache_key(task.row))
 
@@ -463,6 +467,7 @@ class Worker:
             if task.is_new_split:
                 self._drop_held()
             self._retire(identity, "quarantine", [fault["id"]])
+            self._done_with_download(task)
             return
         row = dict.fromkeys(VIDEO_SCHEMA.names)
         row.update(
