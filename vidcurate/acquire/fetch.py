@@ -1,8 +1,9 @@
 """Getting the bytes of one video: where they are looked for, and in which order.
 
-A local file is taken as it is, a member of a tar is copied to the cache. Of a URL the mirrors of
-the recipe are asked first, then the cache, then the host: video pages through yt-dlp
-(`acquire.pages`), files by http(s) (`acquire.direct`), or sections of them (`acquire.sections`).
+A local file is taken as it is, a member of a tar is copied to the cache; a file that is missing is
+looked for in the mirrors of the recipe. Of a URL the mirrors are asked first, then the cache, then
+the host: video pages through yt-dlp (`acquire.pages`), files by http(s) (`acquire.direct`), or
+sections of them (`acquire.sections`).
 """
 
 from __future__ import annotations
@@ -91,9 +92,15 @@ class Fetcher:
         location = row.location
         if not is_url(location):
             member = archive.member(location)
-            if member is None:
+            if member is not None:
+                return self._extracted(location, *member)
+            try:
                 return Fetched(_local(location))
-            return self._extracted(location, *member)
+            except AcquireError:
+                found = self._first_mirror(row, location)
+                if found is None:
+                    raise
+                return found
         scheme = location.partition("://")[0].lower()
         if scheme not in ("http", "https"):
             raise AcquireError(f"{scheme}:// is not handled: give a local path or an http(s) URL")
@@ -101,11 +108,7 @@ class Fetcher:
             key, host = cache_key(row), host_of(location)
         except ValueError as error:
             raise AcquireError(f"not a valid URL: {error}") from error
-        for pattern in self._cfg.mirror:
-            found = self._mirrored(pattern, row, key)
-            if found is not None:
-                return found
-        return self._downloaded(row, key, host, whole=whole)
+        return self._first_mirror(row, key) or self._downloaded(row, key, host, whole=whole)
 
     def forget(self, row_key: str) -> bool:
         """Drop what the cache holds of that `cache_key`, in all variants, and finished or not.
@@ -130,6 +133,14 @@ class Fetcher:
                     archive.extract(tar, name, part, self._cfg.max_size)
                     self._cache.add(location, variant, location, {}, hash_file(part))
         return Fetched(self._cache.path(location, variant), is_download=True)
+
+    def _first_mirror(self, row: VideoRow, key: str) -> Fetched | None:
+        """What the first mirror that has the video has; None where none does."""
+        for pattern in self._cfg.mirror:
+            found = self._mirrored(pattern, row, key)
+            if found is not None:
+                return found
+        return None
 
     def _mirrored(self, pattern: str, row: VideoRow, key: str) -> Fetched | None:
         place = mirror.place_of(pattern, row)
@@ -164,7 +175,8 @@ class Fetcher:
                 if part_of and (meta := self._cache.get(key, part_of)):
                     return self._fetched(key, part_of, meta)
                 raise AcquireError(
-                    f"{shown(row.location)}: no mirror has it, and acquire.download is false"
+                    f"{shown(row.location)}: no mirror has it, and acquire.download is false; put "
+                    "it there, or allow downloads, then `vidcurate retry OUT --all`"
                 )
             page = f"h{download.max_height or 'best'}"
             for variant in ("file", page, part_of):
