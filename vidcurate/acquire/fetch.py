@@ -32,16 +32,10 @@ _POLL = 0.2  # seconds between looks at `stop` while other transfers of a host a
 class Fetched:
     """A video that is at hand.
 
-    <<<<<<< HEAD
-        path: a local file. rights: what its host says of it (license, channel) and, of bytes that
-        came into the cache, retrieved_at and sha256. is_download: it lies in the cache, where
-        `Fetcher.forget` drops it. is_mirrored: it was copied there from a mirror, not from its host.
-    =======
-        path: a local file, perhaps one of sections (`media.blocks`). rights: what its host says of it
-        (license, channel) and, of bytes that came into the cache, retrieved_at and, where they are
-        all of the file's, sha256. is_download: it lies in the cache, where
-        `Fetcher.forget` drops it.
-    >>>>>>> main
+    path: a local file, perhaps one of sections (`media.blocks`). rights: what its host says of it
+    (license, channel) and, of bytes that came into the cache, retrieved_at and, where they are
+    all of the file's, sha256. is_download: it lies in the cache, where
+    `Fetcher.forget` drops it. is_mirrored: it was copied there from a mirror, not from its host.
     """
 
     path: Path
