@@ -245,17 +245,6 @@ def test_a_download_whose_clips_could_not_be_scored_again_goes_too(runs, web, fa
     rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1}]
     source = write(runs.folder / "a.jsonl", rows)
     runs.score(source=source, media="clips", score=["technical"], **web)
-    fault_server.files["film.mp4"].write_bytes(b"no video" * 1000)
-    runs.score(source=source, media="clips", **web)
-    files = [p for p in (runs.folder / "cache").rglob("*") if p.is_file() and p.stat().st_size]
-    assert files == []
-
-
-def test_a_download_whose_clips_could_not_be_scored_again_goes_too(runs, web, fault_server):
-    web["acquire"]["keep_sources"] = "never"
-    rows = [{"url": fault_server.url("/ok/film.mp4"), "start": 0, "end": 1}]
-    source = write(runs.folder / "a.jsonl", rows)
-    runs.score(source=source, media="clips", score=["technical"], **web)
     fault_server.files["film.mp4"] = runs.footage("static")
     [clip] = runs.tables()["clips"]
     (runs.out / clip["media"]).unlink()
