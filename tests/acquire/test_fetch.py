@@ -217,6 +217,18 @@ def test_mirrors_are_asked_in_order_before_the_host(
     assert len(fault_server.seen) == 1
 
 
+def test_a_missing_file_is_looked_for_in_the_mirrors(tmp_path: Path, fetch: Fetch) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "v1.mkv").write_bytes(b"film")
+    mirror = [f"{tmp_path}/mirror/{{video_id}}.*"]
+    row = VideoRow(str(tmp_path / "v1.mp4"), dataset_id="v1")
+    assert fetch(row, mirror=mirror).path == tmp_path / "mirror" / "v1.mkv"
+    with pytest.raises(AcquireError, match=r"v1\.mp4: no such file"):
+        fetch(row)
+    (tmp_path / "v1.mp4").write_bytes(b"mine")
+    assert fetch(row, mirror=mirror).path == tmp_path / "v1.mp4"
+
+
 def test_a_store_is_copied_to_the_cache_once(tmp_path: Path, fetch: Fetch) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/fetch/v1.mp4", b"film of the store")

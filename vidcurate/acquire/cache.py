@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vidcurate.acquire.limits import Stopped, pause
-from vidcurate.clip import is_url, short_hash
+from vidcurate.clip import is_url, short_hash, url_key
 from vidcurate.errors import StorageError
 from vidcurate.recipe.model import Acquire
 
@@ -226,9 +226,12 @@ def hash_file(path: Path) -> str:
 
 def shown(location: str) -> str:
     """A location as messages and records show it: a URL without the user, the query and the
-    fragment, which may hold secrets; a path as it is."""
+    fragment, which may hold secrets; a path as it is. Of a YouTube video its id stays."""
     if not is_url(location):
         return location
+    with suppress(ValueError):  # no valid URL
+        if (key := url_key(location)).startswith("youtube:"):
+            return f"https://www.youtube.com/watch?v={key.removeprefix('youtube:')}"
     return _FRAGMENT.sub("", _USER.sub(r"\1", location))
 
 
