@@ -85,6 +85,7 @@ def url_key(url: str) -> str:
             return f"youtube:{name}"
     port = parts.port
     default = {"http": 80, "https": 443}.get(parts.scheme.lower())
+    host = f"[{host}]" if ":" in host else host  # an IPv6 address
     netloc = host if port in (None, default) else f"{host}:{port}"
     return urlunsplit((parts.scheme.lower(), netloc, parts.path or "/", parts.query, ""))
 
