@@ -23,7 +23,7 @@ output: out
 def scored(path, profile):
     """Rows of the clips by start, and of the video."""
     plan = ScorePlan.of(parse(RECIPE.replace("PROFILE", profile)), ())
-    job = VideoJob("v", f"file:{path}", "c", VideoRow(location=str(path)), path)
+    job = VideoJob("v", f"file:{path}", "c", VideoRow(str(path), sources=("folder",)), path)
     messages = list(score_video((profile, plan, job)))
     (done,) = [m for m in messages if isinstance(m, VideoDone)]
     return [m.row for m in messages if isinstance(m, Scored)], done.row
