@@ -125,6 +125,7 @@ class InternVid(Source):
 def _joined(rows: Iterable[VideoRow | RowFault]) -> Iterator[VideoRow | RowFault]:
     """Neighbours of one video as one row; a clip that stands there twice is a fault."""
     video: VideoRow | None = None
+    repeats = 0
     clips: dict[tuple[float | None, float | None], ClipRow] = {}
     for row in rows:
         if isinstance(row, RowFault):
@@ -136,9 +137,11 @@ def _joined(rows: Iterable[VideoRow | RowFault]) -> Iterator[VideoRow | RowFault
         video = video or row
         [clip] = row.clips
         if (clip.start, clip.end) in clips:
+            repeats += 1
             times = {"start": clip.start, "end": clip.end, "caption": clip.caption}
-            message = f"the clip from {clip.start:g} s to {clip.end:g} s is named twice"
-            yield RowFault(row.location, message, times)
+            # Each has its own place: the quarantine tells faults apart by it.
+            where = f"{row.location} {clip.start:g} to {clip.end:g} s, repeat {repeats}"
+            yield RowFault(where, "the clip is named twice; the first row is taken", times)
         else:
             clips[clip.start, clip.end] = clip
     if video is not None:

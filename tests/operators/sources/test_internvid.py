@@ -218,7 +218,8 @@ def test_sorted_rows_are_joined_as_they_come(tmp_path: Path) -> None:
     ]
     broken, twice = (f for f in found if isinstance(f, RowFault))
     assert broken.where.endswith(":2")
+    assert twice.where == "https://www.youtube.com/watch?v=birdsbirds1 0 to 1 s, repeat 1"
     assert (twice.message, twice.payload["caption"]) == (
-        "the clip from 0 s to 1 s is named twice",
+        "the clip is named twice; the first row is taken",
         "c",
     )
