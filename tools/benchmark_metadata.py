@@ -174,8 +174,8 @@ def _plain(case: Case, file: Path) -> int:
 
 def _intake(case: Case, file: Path, folder: Path) -> int:
     from vidcurate import VideoRow
+    from vidcurate.intake.videos import Intake
     from vidcurate.recipe.load import from_raw
-    from vidcurate.run.intake import Intake
 
     source = {case.source: {"metadata": str(file)}}
     intake = Intake(from_raw({"source": source, "output": "none"}), scratch=folder)

@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from vidcurate.clip import SCHEMA_VERSION, SELECTION_SCHEMA, clip_schema, source_fields
+from vidcurate.durable import replacing
 from vidcurate.errors import QueryError
+from vidcurate.intake.exclude import Excluded
 from vidcurate.operator.base import Range, Splitter
 from vidcurate.operator.columns import MAIN, Threshold, column_name
 from vidcurate.plan import fingerprints
 from vidcurate.recipe.model import Recipe, Selection, Step
-from vidcurate.run.exclude import Excluded
-from vidcurate.run.manifest import ROW_GROUP, replacing
+from vidcurate.run.manifest import ROW_GROUP
 from vidcurate.run.tables import Run, expression, literal, quoted
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

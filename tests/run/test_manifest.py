@@ -46,7 +46,8 @@ import os, signal, sys
 from pathlib import Path
 import pyarrow as pa
 from vidcurate.run.lease import Lease
-from vidcurate.run.manifest import TEMP, write_part
+from vidcurate.durable import TEMP
+from vidcurate.run.manifest import write_part
 out = Path(sys.argv[1])
 with Lease(out):
     write_part(out, "vectors", pa.table({"clip_id": ["never"]}))

@@ -73,8 +73,8 @@ class _Counter(threading.Thread):
     def run(self) -> None:
         """Count to the end, or until the run is over."""
         from vidcurate.errors import UserError
+        from vidcurate.intake.videos import Intake
         from vidcurate.operator.base import VideoRow
-        from vidcurate.run.intake import Intake
 
         seen = 0
         operators = self._recipe.source_operators

@@ -364,7 +364,7 @@ def _check_ready(recipe: Recipe, *, fresh: bool) -> None:
         MissingExtraError: a step needs a package that is not installed.
         QueryError: a selection's condition is wrong.
     """
-    from vidcurate.run.intake import Intake
+    from vidcurate.intake.videos import Intake
     from vidcurate.run.record import read_record
     from vidcurate.select import check
 

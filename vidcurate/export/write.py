@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
+from vidcurate.durable import TEMP, replacing
 from vidcurate.errors import RunDirectoryError, StorageError, UserError
 from vidcurate.export import internvid, panda70m, tables, webvid
 from vidcurate.export.card import card
 from vidcurate.export.huggingface import write_data
 from vidcurate.export.rows import Clips, Row
 from vidcurate.nearest import suggest
-from vidcurate.run.manifest import TEMP, replacing
 from vidcurate.run.record import RunRecord, read_record
 from vidcurate.run.tables import Run
 from vidcurate.run.tables import open as open_run

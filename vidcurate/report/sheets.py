@@ -17,6 +17,7 @@ from threading import local
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from vidcurate.child import Child
 from vidcurate.errors import VidcurateError
 from vidcurate.media.video import Box
 from vidcurate.operator.columns import MAIN, Threshold, column_name
@@ -31,7 +32,6 @@ from vidcurate.report.figures import (
     used_columns,
     violated,
 )
-from vidcurate.run.child import Child
 from vidcurate.run.tables import Run, literal, quoted
 
 PER_SHEET = 12

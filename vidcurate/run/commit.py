@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from vidcurate.durable import TEMP
+from vidcurate.intake.grouping import ROWS
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import (
     KEYS,
-    TEMP,
     Manifest,
     Part,
     live_parts,
@@ -25,8 +26,6 @@ from vidcurate.run.manifest import (
 SCRATCH = ".duckdb-"
 """How the names of folders begin that queries spill to."""
 
-ROWS = f"{TEMP}rows-"
-"""How the names of folders begin in which rows of the sources are brought together."""
 
 _SCRATCH_AGE = 24 * 3600.0
 

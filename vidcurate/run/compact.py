@@ -9,17 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vidcurate.durable import replacing
 from vidcurate.run.commit import Committer
 from vidcurate.run.lease import Lease
-from vidcurate.run.manifest import (
-    KEYS,
-    ROW_GROUP,
-    LivePart,
-    Part,
-    describe_part,
-    new_part_path,
-    replacing,
-)
+from vidcurate.run.manifest import KEYS, ROW_GROUP, LivePart, Part, describe_part, new_part_path
 from vidcurate.run.tables import Run, parquet_list
 from vidcurate.run.tables import open as open_run
 

@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 
 from vidcurate.acquire.limits import host_of, rate
 from vidcurate.acquire.pages import is_page
+from vidcurate.child import Child
 from vidcurate.errors import UserError
+from vidcurate.intake.videos import Intake
 from vidcurate.operator.base import VideoRow
 from vidcurate.recipe.model import Acquire, Budget, Limits, Recipe
 from vidcurate.run import passes, tables
-from vidcurate.run.child import Child
-from vidcurate.run.intake import Intake
 from vidcurate.run.manifest import local_directory
 from vidcurate.run.score import ScoreResult, available_cores
 from vidcurate.run.worker import Stats

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from vidcurate.intake.names import name_of
+from vidcurate.intake.videos import Intake
 from vidcurate.media.frames import Frames
 from vidcurate.operator.base import Editor, Scorer, Splitter, VideoRow
 from vidcurate.plan import fingerprints, requests_of
 from vidcurate.recipe.model import Recipe, Step
 from vidcurate.run import tables, todo
-from vidcurate.run.intake import Intake, name_of
 from vidcurate.run.record import read_record
 
 _MANY = 100_000

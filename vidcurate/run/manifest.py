@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidcurate.clip import SCHEMA_VERSION, short_hash
+from vidcurate.durable import TEMP, replacing, sync_directory
 from vidcurate.errors import RunDirectoryError, StorageError
 
 KEYS: Mapping[str, str] = {
@@ -34,8 +35,6 @@ KEYS: Mapping[str, str] = {
 }
 """The tables of a run directory, and the column that names a row in each."""
 
-TEMP = ".tmp-"
-"""How names of unfinished files begin."""
 
 # Small groups let readers skip and share out the work; larger ones no longer compress better.
 ROW_GROUP = 100_000
@@ -92,40 +91,6 @@ def local_directory(out: str | Path) -> Path:
 
 
 # --------------------------------------------------------------------------- durable files
-
-
-def sync_directory(folder: Path) -> None:
-    """Make new names in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, which becomes `path` at once when the block ends well.
-
-    Raises:
-        StorageError: the file cannot be written (a full disk, no permission).
-    """
-    temporary = path.with_name(f"{TEMP}{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}); free space or mend the "
-            "permissions and run again: all that is committed is kept"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def schema_digest(schema: pa.Schema) -> str:

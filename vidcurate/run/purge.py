@@ -21,6 +21,7 @@ import yaml
 
 from vidcurate.acquire.cache import Cache
 from vidcurate.clip import SELECTION_SCHEMA, short_hash
+from vidcurate.durable import replacing
 from vidcurate.errors import UserError
 from vidcurate.operator.columns import column_name
 from vidcurate.recipe.model import Recipe
@@ -28,7 +29,7 @@ from vidcurate.run import passes, tables
 from vidcurate.run.commit import Committer
 from vidcurate.run.compact import compact
 from vidcurate.run.lease import Lease
-from vidcurate.run.manifest import ROW_GROUP, live_parts, read_manifests, replacing, write_part
+from vidcurate.run.manifest import ROW_GROUP, live_parts, read_manifests, write_part
 from vidcurate.run.pack import plan_without
 from vidcurate.run.purge_ids import Found, find
 from vidcurate.run.record import read_record

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vidcurate.clip import SCHEMA_VERSION
+from vidcurate.durable import replacing
 from vidcurate.errors import RunDirectoryError
-from vidcurate.run.manifest import local_directory, replacing
+from vidcurate.run.manifest import local_directory
 
 State = Literal["running", "done", "paused", "interrupted", "failed"]
 

@@ -28,6 +28,8 @@ from vidcurate.clip import (
     clip_schema,
     source_fields,
 )
+from vidcurate.intake.names import name_of
+from vidcurate.intake.videos import Intake, SourceCounts
 from vidcurate.operator.base import RowFault, VideoRow
 from vidcurate.plan import ScorePlan
 from vidcurate.recipe.model import Recipe
@@ -36,7 +38,6 @@ from vidcurate.run.budget import Meter
 from vidcurate.run.commit import Committer
 from vidcurate.run.compact import compact
 from vidcurate.run.inline import run_inline
-from vidcurate.run.intake import Intake, SourceCounts, name_of
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import Part, write_part
 from vidcurate.run.rows import named_clips

@@ -45,7 +45,7 @@ def digest(intervals: Sequence[float] | None) -> int:
 class Todo:
     """What a run has to do besides videos that it has not seen.
 
-    videos: committed videos by `intake.name_of`; places: those of files by `place_of`. resplit:
+    videos: committed videos by `names.name_of`; places: those of files by `place_of`. resplit:
     video ids whose clips are of another splitter. backfill: number of clips with steps to run.
     reasons: step id -> clips that lack its result. unfinished: committed clip ids of videos that
     are not done. outdated: those among these videos with clips of an earlier recipe.

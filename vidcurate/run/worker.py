@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from vidcurate.acquire.fetch import Fetched, Fetcher, Stopped, cache_key
+from vidcurate.child import Child
 from vidcurate.clip import (
     QUARANTINE_SCHEMA,
     RIGHTS,
@@ -38,7 +39,6 @@ from vidcurate.errors import (
 from vidcurate.operator.base import VideoRow
 from vidcurate.plan import ScorePlan
 from vidcurate.recipe.model import Acquire, Commit
-from vidcurate.run.child import Child
 from vidcurate.run.jobs import Faulty, Scored, VideoDone, VideoJob
 from vidcurate.run.manifest import Part, write_part
 from vidcurate.run.rows import named_clips

@@ -19,6 +19,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from vidcurate.child import Child
+from vidcurate.durable import TEMP, replacing
 from vidcurate.errors import (
     DataError,
     StorageError,
@@ -30,8 +32,6 @@ from vidcurate.media.cut import Cut, cut_clip
 from vidcurate.media.probe import probe
 from vidcurate.media.video import Box, VideoInfo
 from vidcurate.recipe.model import Encode, Limits
-from vidcurate.run.child import Child
-from vidcurate.run.manifest import TEMP, replacing
 
 _TARGET = "vidcurate.shards.cuts:cut_job"
 _WHOLE_FILE = ""  # in place of a clip id: the error is of the source

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 import vidcurate
 from vidcurate.clip import INDEX_SCHEMA, SCHEMA_VERSION
+from vidcurate.durable import replacing
 from vidcurate.errors import RunDirectoryError
-from vidcurate.run.manifest import replacing
 
 INDEX_FILE = "index.json"
 

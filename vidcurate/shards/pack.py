@@ -25,12 +25,12 @@ import pyarrow.parquet as pq
 
 from vidcurate import errors
 from vidcurate.clip import INDEX_SCHEMA, SCHEMA_VERSION
+from vidcurate.durable import TEMP, replacing
 from vidcurate.errors import CutError, DataError, RunDirectoryError, StorageError
 from vidcurate.media.cut import Cut
 from vidcurate.media.encode import check_preset
 from vidcurate.media.video import Box
 from vidcurate.recipe.model import Limits, Pack
-from vidcurate.run.manifest import TEMP, replacing
 from vidcurate.shards.buckets import Bucket, assign
 from vidcurate.shards.cuts import ClipTask, SourceTask, cut_all, read_cut
 from vidcurate.shards.index import made_by, read_index, write_index

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vidcurate.clip import INDEX_SCHEMA, short_hash
+from vidcurate.durable import replacing
 from vidcurate.errors import RunDirectoryError
-from vidcurate.run.manifest import replacing
 from vidcurate.shards.index import read_index, write_index
 from vidcurate.shards.pack import tidy
 from vidcurate.shards.writer import TarWriter

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from vidcurate.clip import is_url, url_key, video_id
 from vidcurate.errors import UserError
+from vidcurate.intake.names import keyed, name_of
+from vidcurate.intake.where import passes
 from vidcurate.operator import registry
 from vidcurate.operator.base import ClipRow, RowFault, Source, VideoRow
 
@@ -53,8 +55,6 @@ class Excluded:
 
     def _add(self, given: Mapping[str, Mapping[str, Any]]) -> None:
         """All videos of a source."""
-        from vidcurate.run.intake import keyed, name_of, passes
-
         source = _source_of(given)
         for found in source.videos():
             row = found if isinstance(found, RowFault) else keyed(found)

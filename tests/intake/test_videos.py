@@ -8,9 +8,9 @@ import yaml
 
 from vidcurate.clip import video_id
 from vidcurate.errors import UserError
+from vidcurate.intake.videos import Intake
 from vidcurate.operator.base import RowFault, VideoRow
 from vidcurate.recipe.load import parse
-from vidcurate.run.intake import Intake
 
 BIRDS = "https://www.youtube.com/watch?v=birdsbirds1"
 CATS = "https://www.youtube.com/watch?v=-catscats-2"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from vidcurate.child import Child
 from vidcurate.errors import DataError, WorkerCrashError
 from vidcurate.recipe.model import Limits
-from vidcurate.run.child import Child
 
 BURN = """
 import os, signal, time

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidcurate.clip import is_url, source_fields, url_key
+from vidcurate.clip import source_fields
 from vidcurate.errors import UserError
+from vidcurate.intake.exclude import Excluded
+from vidcurate.intake.grouping import RowStore
+from vidcurate.intake.names import keyed, name_of
+from vidcurate.intake.where import passes
 from vidcurate.nearest import suggest
-from vidcurate.operator.base import ClipRow, Range, RowFault, Source, VideoRow
+from vidcurate.operator.base import ClipRow, RowFault, Source, VideoRow
 from vidcurate.recipe.model import Recipe
-from vidcurate.run.exclude import Excluded
-from vidcurate.run.grouping import RowStore
 
 _LOOK_AHEAD = 1_000  # videos that wait for more of their rows, under a limit
 _SAME = 0.02  # seconds: nearer bounds in two datasets are one clip's (less than half a frame)
@@ -285,35 +287,6 @@ class _Clips(list[ClipRow]):
         return next((i for i in near if _same(self[i], clip)), None)
 
 
-def name_of(row: VideoRow) -> str:
-    """What tells videos apart before their bytes are at hand: the source key, else the place."""
-    if row.key is not None and not row.key.startswith("file:"):
-        return row.key
-    return row.location
-
-
-def passes(
-    where: Mapping[str, Range | tuple[Any, ...]],
-    video: Mapping[str, Any],
-    clip: Mapping[str, Any],
-) -> bool:
-    """True where the dataset's values satisfy all conditions; a null satisfies none."""
-    for name, wanted in where.items():
-        value = clip.get(name, video.get(name))
-        if value is None:
-            return False
-        if isinstance(wanted, Range):
-            if not isinstance(value, int | float):
-                raise UserError(f"where: {name} holds {value!r}, which min and max cannot judge")
-            low = -math.inf if wanted.min is None else wanted.min
-            high = math.inf if wanted.max is None else wanted.max
-            if not low <= value <= high:
-                return False
-        elif value not in wanted:
-            return False
-    return True
-
-
 def _check_where(source: str, operator: Source) -> None:
     names = operator.dataset_schema().names if operator.where else []
     for name in operator.where:
@@ -322,16 +295,6 @@ def _check_where(source: str, operator: Source) -> None:
                 f"source {source}: where names the column {name!r}, which the dataset has not"
                 f"{suggest(name, names)}; it has: {', '.join(names) or 'none'}"
             )
-
-
-def keyed(row: VideoRow) -> VideoRow | RowFault:
-    """The row with its source key, where its location tells that."""
-    if row.key is not None or not is_url(row.location):
-        return row
-    try:
-        return replace(row, key=url_key(row.location))
-    except ValueError as error:
-        return RowFault(row.location, f"not a valid URL: {error}", {"location": row.location})
 
 
 def _renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -13,7 +13,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from vidcurate.run.commit import ROWS
+from vidcurate.durable import TEMP
+
+ROWS = f"{TEMP}rows-"
+"""How the names of folders begin in which rows of the sources are brought together."""
 
 _BATCH = 20_000
 _MEMORY = "512MiB"  # DuckDB spills to disk beyond

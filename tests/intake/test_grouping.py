@@ -1,4 +1,4 @@
-from vidcurate.run.grouping import RowStore
+from vidcurate.intake.grouping import RowStore
 
 
 def test_rows_come_by_key_in_the_order_of_first_rows(tmp_path):

@@ -120,7 +120,7 @@ class Child:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "vidcurate.run.child", str(theirs.fileno())],
+                [sys.executable, "-m", "vidcurate.child", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C goes to the parent, which decides what is drained.

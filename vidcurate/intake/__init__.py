@@ -1,0 +1,1 @@
+"""What the sources name, made ready for a run: filtered, without exclude lists, each video once."""
