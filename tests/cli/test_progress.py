@@ -9,7 +9,7 @@ import pytest
 from vidcurate.cli import progress
 from vidcurate.recipe.load import parse
 from vidcurate.run.score import ScoreResult
-from vidcurate.run.worker import Stats
+from vidcurate.run.tasks import Stats
 
 
 def result_of(videos, clips=0, failed=0, skipped=0):

@@ -17,7 +17,7 @@ from vidcurate.recipe.model import Acquire
 from vidcurate.run import inline, passes, worker
 from vidcurate.run.prefetch import prefetched
 from vidcurate.run.score import Retry
-from vidcurate.run.worker import Task
+from vidcurate.run.tasks import Task
 
 
 @pytest.fixture(autouse=True)

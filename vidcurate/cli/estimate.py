@@ -48,7 +48,7 @@ def estimate(
     )
     from vidcurate.cli.progress import scoring
     from vidcurate.run import estimate as work
-    from vidcurate.run.score import available_cores
+    from vidcurate.run.process import available_cores
 
     refuse_missing(checked)
     typer.echo("choosing the videos ...", err=True)

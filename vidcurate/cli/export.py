@@ -43,7 +43,7 @@ def export(
     """
     from vidcurate.errors import UserError
     from vidcurate.export.write import export as write
-    from vidcurate.run.score import stopping
+    from vidcurate.run.process import stopping
 
     if everything and selection is not None:
         raise UserError("--all and --selection do not go together: choose one")

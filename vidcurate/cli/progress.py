@@ -17,7 +17,7 @@ from vidcurate.cli.summary import count
 if TYPE_CHECKING:
     from vidcurate.recipe.model import Recipe
     from vidcurate.run.score import ScoreResult
-    from vidcurate.run.worker import Stats
+    from vidcurate.run.tasks import Stats
 
 _LINE_EVERY = 10.0
 

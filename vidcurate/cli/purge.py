@@ -43,8 +43,8 @@ def purge(
     """Remove videos or clips from tables, media, downloads, selections and shards, for good."""
     from vidcurate.run import tables
     from vidcurate.run.lease import Lease
+    from vidcurate.run.process import cache_folder, stopping
     from vidcurate.run.purge import purge as remove
-    from vidcurate.run.score import cache_folder, stopping
 
     wanted = [*ids, *(_read(file) if file is not None else ())]
     if not wanted:

@@ -30,8 +30,9 @@ from vidcurate.operator.base import VideoRow
 from vidcurate.recipe.model import Acquire, Budget, Limits, Recipe
 from vidcurate.run import passes, tables
 from vidcurate.run.manifest import local_directory
-from vidcurate.run.score import ScoreResult, available_cores
-from vidcurate.run.worker import Stats
+from vidcurate.run.process import available_cores
+from vidcurate.run.score import ScoreResult
+from vidcurate.run.tasks import Stats
 from vidcurate.shards.pack import CLIPS_A_TASK
 
 RESAMPLES = 2_000

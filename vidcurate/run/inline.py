@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from vidcurate.acquire.fetch import Fetcher
 from vidcurate.acquire.limits import HostLimits, Stopped
 from vidcurate.run.prefetch import prefetched
-from vidcurate.run.worker import Context, Report, Stats, Task, Worker
+from vidcurate.run.tasks import Context, Report, Stats, Task
+from vidcurate.run.worker import Worker
 
 
 def run_inline(

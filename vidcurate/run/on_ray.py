@@ -24,7 +24,8 @@ from vidcurate.acquire.fetch import Fetcher
 from vidcurate.acquire.limits import HostLimits
 from vidcurate.errors import UserError
 from vidcurate.run.prefetch import prefetched
-from vidcurate.run.worker import Context, Report, Stats, Task, Worker
+from vidcurate.run.tasks import Context, Report, Stats, Task
+from vidcurate.run.worker import Worker
 
 _WAVE = 2_000  # tasks handed to Ray at a time: its driver holds all of them
 _MAX_BLOCK = 16

@@ -22,8 +22,8 @@ from vidcurate.run import tables
 from vidcurate.run.commit import Committer
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import write_part
+from vidcurate.run.quarantine import quarantine_row
 from vidcurate.run.tables import Run, literal, quoted
-from vidcurate.run.worker import quarantine_row
 from vidcurate.shards.index import read_index
 from vidcurate.shards.pack import PackFailure, PackReport, pack_selection, plan_digest
 

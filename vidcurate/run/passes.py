@@ -27,16 +27,10 @@ from vidcurate.run.budget import BudgetReachedError, Meter, kept_downloads
 from vidcurate.run.commit import Committer
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import KEYS, local_directory, write_part
+from vidcurate.run.process import available_cores, cache_folder, stopping
 from vidcurate.run.record import RunRecord, read_record
-from vidcurate.run.score import (
-    Retry,
-    ScoreResult,
-    available_cores,
-    cache_folder,
-    score,
-    stopping,
-)
-from vidcurate.run.worker import Stats
+from vidcurate.run.score import Retry, ScoreResult, score
+from vidcurate.run.tasks import Stats
 from vidcurate.select import SelectReport, select
 from vidcurate.shards.index import read_index
 from vidcurate.shards.pack import PackReport

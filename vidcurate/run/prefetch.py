@@ -11,7 +11,7 @@ from vidcurate.acquire.fetch import Fetched, Fetcher, Stopped
 from vidcurate.clip import is_url
 from vidcurate.errors import DataError
 from vidcurate.recipe.model import Acquire
-from vidcurate.run.worker import Task
+from vidcurate.run.tasks import Task
 
 _POLL = 0.2
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from vidcurate.clip import RIGHTS, clip_id
+from vidcurate.clip import RIGHTS, clip_id, is_url
 from vidcurate.media.video import VideoInfo
 from vidcurate.operator.base import ClipRow, VideoRow
 from vidcurate.plan import ScorePlan, in_audit
@@ -158,3 +160,14 @@ def video_row(
         "clips": clips,
         **{name: job.row.rights.get(name, "unknown") for name in RIGHTS},
     }
+
+
+def size_of(location: str) -> int | None:
+    """Bytes of a local file that can be read; None for anything else."""
+    path = Path(location)
+    try:
+        if is_url(location) or not path.is_file() or not os.access(path, os.R_OK):
+            return None
+        return path.stat().st_size
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
+        return None

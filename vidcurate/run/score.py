@@ -6,16 +6,11 @@ part files. What was committed is never lost, and what was not does not exist.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pyarrow as pa
@@ -40,8 +35,10 @@ from vidcurate.run.compact import compact
 from vidcurate.run.inline import run_inline
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import Part, write_part
-from vidcurate.run.rows import named_clips
-from vidcurate.run.worker import Context, Report, Stats, Task, quarantine_row, size_of
+from vidcurate.run.process import available_cores, cache_folder, stopping
+from vidcurate.run.quarantine import quarantine_row
+from vidcurate.run.rows import named_clips, size_of
+from vidcurate.run.tasks import Context, Report, Stats, Task
 
 _MANY_PARTS = 16
 _LOOK_UP = 1_000  # videos whose clips are compared in one query
@@ -494,36 +491,3 @@ def _name_more(
         before = set(zip(old[::2], old[1::2], strict=True))
         pairs = zip(new[::2], new[1::2], strict=True)
         yield row, known, any(pair not in before for pair in pairs)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept, shared between runs: $VIDCURATE_CACHE or ~/.cache/vidcurate."""
-    return Path(os.environ.get("VIDCURATE_CACHE") or Path.home() / ".cache" / "vidcurate")
-
-
-@contextlib.contextmanager
-def stopping(stop: threading.Event, on_stop: Callable[[], None] | None = None) -> Iterator[None]:
-    """While the block runs, the first Ctrl-C or SIGTERM sets `stop`, a second ends at once."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        if on_stop is not None:
-            on_stop()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

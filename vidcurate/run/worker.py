@@ -4,13 +4,10 @@ rows and writes them as parts. Both executors run this same worker, one per core
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -37,114 +34,13 @@ from vidcurate.errors import (
     WorkerTimeoutError,
 )
 from vidcurate.operator.base import VideoRow
-from vidcurate.plan import ScorePlan
-from vidcurate.recipe.model import Acquire, Commit
 from vidcurate.run.jobs import Faulty, Scored, VideoDone, VideoJob
-from vidcurate.run.manifest import Part, write_part
-from vidcurate.run.rows import named_clips
-from vidcurate.run.score_steps import StepStats
+from vidcurate.run.manifest import write_part
+from vidcurate.run.quarantine import quarantine_row
+from vidcurate.run.rows import named_clips, size_of
+from vidcurate.run.tasks import Context, Report, Stats, Task
 
 _TARGET = "vidcurate.run.score_video:score_video"
-
-
-@dataclass(frozen=True)
-class Task:
-    """One video for a worker.
-
-    clips: committed rows to score again; None: the whole video. retires: ids by table whose
-    committed rows the results of the whole video replace. faults: quarantine ids by clip that
-    its new row replaces; those of the video under "". content_id: what the bytes must still be.
-    moved: row of a committed video that this seems to be, found at another place. source: row of
-    the committed video of `clips`. fetched: its file, or why it could not be had; None: not tried.
-    """
-
-    row: VideoRow
-    clips: tuple[Mapping[str, Any], ...] | None = None
-    retires: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    faults: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    content_id: str | None = None
-    moved: Mapping[str, Any] | None = None
-    source: Mapping[str, Any] | None = None
-    fetched: Fetched | DataError | None = None
-
-    @property
-    def is_new_split(self) -> bool:
-        """True where the video's committed clips go when its new ones come."""
-        return "clips" in self.retires
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every worker of a run shares; plain values that pickle.
-
-    unfinished: ids of committed clips of videos that are not done, by video. outdated: those
-    among such videos whose clips are of an earlier recipe. workers: how many share the commit
-    interval's clips. banned: ids of videos and clips that must not be made. purged: by video,
-    times of what was purged, whatever clips it may be in now.
-    """
-
-    out: Path
-    cache: Path
-    plan: ScorePlan
-    clip_schema: pa.Schema
-    acquire: Acquire
-    commit: Commit
-    workers: int
-    unfinished: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    outdated: frozenset[str] = frozenset()
-    banned: frozenset[str] = frozenset()
-    purged: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
-
-
-@dataclass
-class Stats:
-    """What a stretch of work did and cost. Seconds are of CPU, `decoded` of source time.
-
-    asked: videos that their hosts were asked for. downloaded, media: bytes of new videos in the
-    cache and in OUT/media. location: of the video, where the stretch is a single one.
-    """
-
-    videos: int = 0
-    failed: int = 0
-    clips: int = 0
-    decoded: float = 0.0
-    cpu: float = 0.0
-    quarantined: int = 0
-    asked: int = 0
-    downloaded: int = 0
-    media: int = 0
-    location: str | None = None
-    steps: dict[str, StepStats] = field(default_factory=dict)
-
-    def add(self, other: Stats) -> None:
-        """Add another stretch to this one."""
-        self.videos += other.videos
-        self.failed += other.failed
-        self.clips += other.clips
-        self.decoded += other.decoded
-        self.cpu += other.cpu
-        self.quarantined += other.quarantined
-        self.asked += other.asked
-        self.downloaded += other.downloaded
-        self.media += other.media
-        for step, stats in other.steps.items():
-            mine = self.steps.setdefault(step, StepStats())
-            mine.seconds += stats.seconds
-            mine.calls += stats.calls
-            mine.errors += stats.errors
-            mine.nulls += stats.nulls
-
-
-@dataclass
-class Report:
-    """Parts that wait for the driver's commit, with the ids that they hold and retire."""
-
-    parts: dict[str, Part] = field(default_factory=dict)
-    clips: dict[str, list[str]] = field(default_factory=dict)  # video id -> clip ids
-    finished: list[str] = field(default_factory=list)  # ids of videos that are done with
-    retires: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by video, by table
-    downloads: list[str] = field(default_factory=list)  # finished videos' names in the cache
-    stats: Stats = field(default_factory=Stats)
 
 
 class Worker:
@@ -518,53 +414,6 @@ class Worker:
         late = time.monotonic() - self._flushed >= commit.every
         if late or clips * self.context.workers >= commit.clips:
             self.flush()
-
-
-def quarantine_row(
-    *,
-    stage: str,
-    error: str,
-    message: str,
-    transient: bool,
-    attempts: int,
-    payload: Mapping[str, Any],
-    video: str | None = None,
-    clip: str | None = None,
-    operator: str | None = None,
-    location: str | None = None,
-) -> dict[str, Any]:
-    """A row of the quarantine table; its id is of what failed, not of how."""
-    place = (
-        stage,
-        video or location,
-        clip or payload.get("interval"),
-        operator,
-        payload.get("where"),
-    )
-    return {
-        "id": short_hash(json.dumps(place)),
-        "stage": stage,
-        "operator": operator,
-        "video_id": video,
-        "clip_id": clip,
-        "location": location,
-        "error": error,
-        "message": message,
-        "attempts": attempts,
-        "transient": transient,
-        "payload": json.dumps(payload, default=str, sort_keys=True),
-    }
-
-
-def size_of(location: str) -> int | None:
-    """Bytes of a local file that can be read; None for anything else."""
-    path = Path(location)
-    try:
-        if is_url(location) or not path.is_file() or not os.access(path, os.R_OK):
-            return None
-        return path.stat().st_size
-    except (OSError, ValueError):  # ValueError: a zero byte in the path
-        return None
 
 
 def _names_of(row: VideoRow) -> tuple[str, str]:
