@@ -64,7 +64,9 @@ def test_the_same_seed_draws_the_same_videos_in_source_order(runs):
 
 
 def test_every_video_is_drawn_as_often(runs):
-    recipe = table(runs, [f"{i}.mp4" for i in range(10)])
+    for i in range(10):
+        (runs.videos / f"{i}.mp4").touch()
+    recipe = runs.recipe()
     times = Counter(n for seed in range(300) for n in names(draw(recipe, 3, seed=seed)))
     # 300 * 3 / 10 times each, with a standard deviation of sqrt(300 * 0.3 * 0.7) = 7.9.
     assert len(times) == 10
