@@ -257,7 +257,10 @@ INDEX_SCHEMA = pa.schema(
 )
 
 
-_PACKED = {"location", "path", "split", "captions", "scores", "rights", "out_width", "out_height"}
+_PACKED = {
+    *("location", "source_key", "video_own_id", "content_id", "path", "split", "captions"),
+    *("scores", "rights", "out_width", "out_height", *RIGHTS),
+}
 
 
 def source_column(name: str, reserved: Sequence[str]) -> str:

@@ -341,3 +341,16 @@ def test_clips_cut_elsewhere_are_not_decoded_where_no_step_asks_for_frames(runs,
     runs.score(source=source, split=[], score=["technical", "brightness"], fresh=True)
     faults = runs.tables()["quarantine"]
     assert [q["stage"] for q in faults] == ["decode"]
+
+
+def test_a_dataset_may_name_its_columns_as_pack_names_its_own(runs, footage):
+    runs.add("cuts")
+    own = {"content_id": "theirs", "source_key": "theirs", "split": "test", "scores": "many"}
+    rows = [{"path": str(runs.videos / "cuts.mp4"), "start": 0, "end": 1, **own}]
+    recipe = runs.recipe(source=write(runs.folder / "a.jsonl", rows), split=["timestamps"], pack={})
+    with passes.session(recipe, runs.out) as work:
+        passes.run_score(work)
+        passes.run_select(work)
+        assert passes.run_pack(work)["default"].samples == 1
+    [clip] = runs.tables()["clips"]
+    assert {name: clip[f"source_{name}"] for name in own} == own

@@ -111,20 +111,19 @@ def plan_without(run: Run, recipe: Recipe, selection: str, gone: Collection[str]
 
 def _schema(run: Run) -> pa.Schema:
     text = pa.map_(pa.string(), pa.string())
-    added = pa.schema(
-        {
-            "location": pa.string(),
-            "path": pa.string(),
-            "split": pa.string(),
-            "captions": text,
-            "scores": pa.map_(pa.string(), pa.float64()),
-            "rights": text,
-            "out_width": pa.int32(),
-            "out_height": pa.int32(),
-        }
+    return pa.schema(
+        [
+            *run.schema("clips"),
+            pa.field("location", pa.string()),
+            pa.field("path", pa.string()),
+            pa.field("split", pa.string()),
+            pa.field("captions", text),
+            pa.field("scores", pa.map_(pa.string(), pa.float64())),
+            pa.field("rights", text),
+            pa.field("out_width", pa.int32()),
+            pa.field("out_height", pa.int32()),
+        ]
     )
-    # A dataset's own column of such a name stays in the clip table; the packer does not use it.
-    return pa.schema([*(f for f in run.schema("clips") if f.name not in added.names), *added])
 
 
 def _rows(
