@@ -1,7 +1,6 @@
 import gzip
 import json
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 import vidcurate
 from vidcurate import ClipRow, RowFault, UserError, VideoRow
 from vidcurate.operators.sources.msrvtt import MsrVtt
-from vidcurate.recipe.load import from_raw
-from vidcurate.run import passes
+
+Packed = Callable[[dict[str, Any], Path], list[dict[str, Any]]]
 
 URL = "https://www.youtube.com/watch?v=9lZi22qLlEo"
 VIDEO0 = {
@@ -84,23 +83,6 @@ FIELDS0 = fields(
     start_time=137.72,
     end_time=149.44,
 )
-
-
-def packed(source: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The samples' records after score, select and pack, with the dataset's own intervals."""
-    recipe = from_raw(
-        {"source": source, "split": ["timestamps"], "pack": {}, "output": str(folder / "out")}
-    )
-    with passes.session(recipe, recipe.output) as work:
-        passes.run_score(work)
-        passes.run_select(work)
-        passes.run_pack(work)
-    found = []
-    for shard in (folder / "out" / "shards").rglob("*.tar"):
-        with tarfile.open(shard) as tar:
-            members = [tar.extractfile(m) for m in tar if m.name.endswith(".json")]
-            found += [json.load(member) for member in members if member is not None]
-    return sorted(found, key=lambda sample: sample["start"])
 
 
 def test_clips_of_the_challenge_are_intervals_of_youtubes_videos(tmp_path: Path) -> None:
@@ -269,7 +251,7 @@ def test_a_missing_file_is_told_of_at_once(tmp_path: Path) -> None:
         MsrVtt(metadata=str(tmp_path / "gone.json")).dataset_schema()
 
 
-def test_rows_become_shards(tmp_path: Path, footage: Callable[[str], Path]) -> None:
+def test_rows_become_shards(packed: Packed, tmp_path: Path, footage: Callable[[str], Path]) -> None:
     files = tmp_path / "all"
     files.mkdir()
     shutil.copy(footage("static"), files / "video7010.mp4")

@@ -1,6 +1,5 @@
 import json
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 import vidcurate
 from vidcurate import ClipRow, RowFault, UserError
 from vidcurate.operators.sources.shot2story import Shot2Story
-from vidcurate.recipe.load import from_raw
-from vidcurate.run import passes
+
+Packed = Callable[[dict[str, Any], Path], list[dict[str, Any]]]
 
 STORY = "MVq8Q9tKdfU.23"
 
@@ -49,23 +48,6 @@ def meta_file(folder: Path, *lines: str) -> str:
     )
     path.write_text("\n".join([head, *given]) + "\n", encoding="utf-8")
     return str(path)
-
-
-def packed(source: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The samples' records after score, select and pack, with the dataset's own intervals."""
-    recipe = from_raw(
-        {"source": source, "split": ["timestamps"], "pack": {}, "output": str(folder / "out")}
-    )
-    with passes.session(recipe, recipe.output) as work:
-        passes.run_score(work)
-        passes.run_select(work)
-        passes.run_pack(work)
-    found = []
-    for shard in (folder / "out" / "shards").rglob("*.tar"):
-        with tarfile.open(shard) as tar:
-            members = [tar.extractfile(m) for m in tar if m.name.endswith(".json")]
-            found += [json.load(member) for member in members if member is not None]
-    return sorted(found, key=lambda sample: sample["start"])
 
 
 def test_shots_of_a_youtube_video_count_frames_from_the_storys_start(tmp_path: Path) -> None:
@@ -129,7 +111,10 @@ def test_the_end_in_a_name_is_read_by_its_neighbours(
 
 
 def test_rows_become_shards_shot_by_shot(
-    tmp_path: Path, footage: Callable[[str], Path], truth: Callable[[str], dict[str, Any]]
+    packed: Packed,
+    tmp_path: Path,
+    footage: Callable[[str], Path],
+    truth: Callable[[str], dict[str, Any]],
 ) -> None:
     known = truth("cuts")
     starts = [0, *known["cuts"]]

@@ -1,6 +1,5 @@
 import json
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 import vidcurate
 from vidcurate import RowFault, UserError, VideoRow
 from vidcurate.operators.sources.videoinstruct import VideoInstruct
-from vidcurate.recipe.load import from_raw
-from vidcurate.run import passes
+
+Packed = Callable[[dict[str, Any], Path], list[dict[str, Any]]]
 
 ACTIVITIES = {
     "q": "What are the main activities that take place in the video?",
@@ -36,23 +35,6 @@ def published(folder: Path, items: list[Any]) -> str:
 
 def qa(*items: dict[str, str]) -> dict[str, Any]:
     return {"qa": [{"q": item["q"], "a": item["a"]} for item in items]}
-
-
-def packed(source: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The samples' records after score, select and pack, with the dataset's own intervals."""
-    recipe = from_raw(
-        {"source": source, "split": ["timestamps"], "pack": {}, "output": str(folder / "out")}
-    )
-    with passes.session(recipe, recipe.output) as work:
-        passes.run_score(work)
-        passes.run_select(work)
-        passes.run_pack(work)
-    found = []
-    for shard in (folder / "out" / "shards").rglob("*.tar"):
-        with tarfile.open(shard) as tar:
-            members = [tar.extractfile(m) for m in tar if m.name.endswith(".json")]
-            found += [json.load(member) for member in members if member is not None]
-    return sorted(found, key=lambda sample: sample["start"])
 
 
 def test_the_pairs_of_a_video_are_brought_together_in_order(tmp_path: Path) -> None:
@@ -138,7 +120,7 @@ def test_a_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
         list(source.videos())
 
 
-def test_rows_become_shards(tmp_path: Path, footage: Callable[[str], Path]) -> None:
+def test_rows_become_shards(packed: Packed, tmp_path: Path, footage: Callable[[str], Path]) -> None:
     files = tmp_path / "activitynet"
     files.mkdir()
     shutil.copy(footage("static"), files / "v_k_ZXmr8pmrs.mp4")
