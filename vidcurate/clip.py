@@ -238,6 +238,9 @@ SELECTION_SCHEMA = pa.schema(
 
 INDEX_MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 
+INDEX_VERSION = 2
+"""Of index.json and of INDEX_SCHEMA."""
+
 INDEX_SCHEMA = pa.schema(
     [
         *_required(
@@ -253,6 +256,7 @@ INDEX_SCHEMA = pa.schema(
             ),  # suffix ("mp4", "json", "txt") -> place in the tar
             ("n_frames", pa.int32()),
             ("preroll_frames", pa.int32()),
+            ("frame_step", pa.int32()),  # every n-th frame of the file is trained on
             ("fps_num", pa.int64()),
             ("fps_den", pa.int64()),
             ("vfr", pa.bool_()),
@@ -264,7 +268,11 @@ INDEX_SCHEMA = pa.schema(
         pa.field("bucket_width", pa.int32()),
         pa.field("bucket_height", pa.int32()),
         pa.field("bucket_frames", pa.int32()),
-        *_required(("has_audio", pa.bool_()), ("sha256", pa.string()), ("split", pa.string())),
+        *_required(("has_audio", pa.bool_()), ("sha256", pa.string())),
+        pa.field("audio_sha256", pa.string()),  # of the member m4a; null where there is none
+        # of all that decided the sample's members; null where the tar was made elsewhere
+        pa.field("fingerprint", pa.string()),
+        *_required(("split", pa.string())),
         pa.field("captions", pa.map_(pa.string(), pa.string()), nullable=False),
         pa.field("scores", pa.map_(pa.string(), pa.float64()), nullable=False),
     ]

@@ -211,12 +211,17 @@ class Fit(Section):
     """How clips meet buckets.
 
     max_crop: largest share of the picture that a bucket may cut away.
+    max_short_side: larger pictures are scaled down to it, which encodes them; None leaves all.
+    max_fps: of faster clips every second frame is trained on, or every fourth and so on, until
+        they are within it; None keeps all frames.
     no_bucket: "native" packs a clip that fits no bucket at its own size (bucket `native`),
         "report" leaves it out and counts it.
     """
 
     upscale: Literal["never"] = "never"
     max_crop: Annotated[float, Field(ge=0, le=0.9)] = 0.12
+    max_short_side: Annotated[int, Field(ge=16)] | None = None
+    max_fps: Annotated[float, Field(gt=0)] | None = None
     no_bucket: Literal["native", "report"] = "native"
 
 
@@ -231,15 +236,17 @@ class Encode(Section):
 class Pack(Section):
     """How the selected clips become shards.
 
-    buckets: None packs every clip at its own size into the bucket `native`.
+    buckets: "auto" chooses them from the clips' own sizes and lengths; None packs every clip at its
+        own size into the bucket `native`.
     encode: "copy" (packets as they are wherever the picture stays), or how to re-encode.
-    audio: packed clips keep their sound track. shard_size: a tar is closed past this.
+    audio: packed clips keep their sound track; "member" puts it into a file of its own (`.m4a`)
+        beside a silent `.mp4`. shard_size: a tar is closed past this.
     """
 
-    buckets: Buckets | None = None
+    buckets: Buckets | Literal["auto"] | None = None
     fit: Fit = Fit()
     encode: Literal["copy"] | Encode = "copy"
-    audio: bool = True
+    audio: bool | Literal["member"] = True
     shard_size: Size = 256 * 1024**2
     seed: int = 0
 

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from vidcurate.recipe.model import Buckets, Pack
+from vidcurate.recipe.model import Buckets, Fit
 
 _STEP = 16
+_RATE_SLACK = 0.01  # rates are measured: 30.02 is 30
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,27 @@ def crop_loss(width: int, height: int, bucket_width: int, bucket_height: int) ->
     return float(1 - min(ours / theirs, theirs / ours))
 
 
-def assign(width: int, height: int, n_frames: int, pack: Pack) -> Bucket | None:
+def frame_step(fps: float, fit: Fit) -> int:
+    """1, 2, 4, ...: every such frame of a clip is trained on, to be within `fit.max_fps`."""
+    step = 1
+    if fit.max_fps is not None:
+        while fps / step > fit.max_fps * (1 + _RATE_SLACK):
+            step *= 2
+    return step
+
+
+def assign(
+    width: int, height: int, n_frames: int, buckets: Buckets | None, fit: Fit
+) -> Bucket | None:
     """The bucket of a clip; None where it has none and `fit.no_bucket` is "report".
 
     The aspect nearest to the clip's, if it cuts away at most `fit.max_crop`; of it the largest
     short side that needs no upscaling; the most frames that the clip has.
 
     Args:
-        width, height: pixels as displayed, after the clip's crop. n_frames: of the clip.
+        width, height: pixels as displayed, after crop and resize. n_frames: those trained on.
+        buckets: None: all clips are native.
     """
-    buckets = pack.buckets
     if buckets is None:
         return NATIVE
     frames = max((f for f in buckets.frames if f <= n_frames), default=None)
@@ -62,10 +74,10 @@ def assign(width: int, height: int, n_frames: int, pack: Pack) -> Bucket | None:
         for short_side in sorted(buckets.short_side, reverse=True):
             size = bucket_size(short_side, buckets.ratio(aspect))
             fits = size[0] <= width and size[1] <= height
-            if fits and crop_loss(width, height, *size) <= pack.fit.max_crop:
+            if fits and crop_loss(width, height, *size) <= fit.max_crop:
                 name = f"{short_side}p_{aspect.replace(':', 'x')}_{frames}f"
                 return Bucket(name, *size, frames)
-    return NATIVE if pack.fit.no_bucket == "native" else None
+    return NATIVE if fit.no_bucket == "native" else None
 
 
 def _nearest(ratio: Fraction, buckets: Buckets) -> str:

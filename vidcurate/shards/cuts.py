@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vidcurate.child import Child
 from vidcurate.durable import TEMP, replacing
@@ -47,6 +47,7 @@ class ClipTask:
 
     whole: the file is nothing but this clip (it was cut before), and pts are not used.
     duration: seconds. size: (width, height) of the result; None keeps the picture's.
+    frame_step: the result has every such frame of the clip, at its own time.
     """
 
     clip_id: str
@@ -57,16 +58,20 @@ class ClipTask:
     whole: bool = False
     crop: Box | None = None
     size: tuple[int, int] | None = None
+    frame_step: int = 1
 
 
 @dataclass(frozen=True)
 class SourceTask:
-    """Clips of one file, cut in order by one child. encode: None copies where possible."""
+    """Clips of one file, cut in order by one child. encode: None copies where possible.
+
+    audio: as of the recipe's pack section; "member" makes `<clip_id>.m4a` beside a silent .mp4.
+    """
 
     path: Path
     clips: tuple[ClipTask, ...]
     folder: Path
-    audio: bool
+    audio: bool | Literal["member"]
     encode: Encode | None
     max_pixels: int
     max_duration: float
@@ -205,7 +210,7 @@ def _cut(task: SourceTask, clip: ClipTask, info: VideoInfo) -> None:
             end,
             clip.n_frames,
             unfinished,
-            audio=task.audio,
+            audio=task.audio is True,
             crop=clip.crop,
             size=clip.size,
             encode=task.encode,

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import vidcurate
-from vidcurate.clip import INDEX_SCHEMA, SCHEMA_VERSION
+from vidcurate.clip import INDEX_SCHEMA, INDEX_VERSION
 from vidcurate.durable import replacing
 from vidcurate.errors import RunDirectoryError
 
@@ -43,7 +43,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise RunDirectoryError(f"{path} is damaged ({error}); remove it and pack again") from error
-    if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(found, dict) or found.get("schema_version") != INDEX_VERSION:
         raise RunDirectoryError(
             f"{path} is of another version of vidcurate; remove it and pack again"
         )
@@ -87,7 +87,7 @@ def write_index(
     for shard in shards:
         buckets[shard["bucket"]] += shard["rows"]
     index = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": INDEX_VERSION,
         "made_by": made_by(),
         **about,
         "digest": digest.hexdigest(),

@@ -26,14 +26,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidcurate import errors
-from vidcurate.clip import INDEX_SCHEMA, SCHEMA_VERSION
+from vidcurate.clip import INDEX_SCHEMA, INDEX_VERSION
 from vidcurate.durable import TEMP, replacing
 from vidcurate.errors import CutError, DataError, RunDirectoryError, StorageError
+from vidcurate.media.convert import target_size
 from vidcurate.media.cut import Cut
 from vidcurate.media.encode import check_preset
 from vidcurate.media.video import Box
 from vidcurate.recipe.model import Limits, Pack
-from vidcurate.shards.buckets import Bucket, assign
+from vidcurate.shards.buckets import Bucket, assign, frame_step
 from vidcurate.shards.cuts import ClipTask, SourceTask, cut_all, read_cut
 from vidcurate.shards.index import (
     about_of,
@@ -210,7 +211,9 @@ class _Packer:
         self.buckets: dict[str, Bucket] = {}
         self.no_bucket: list[str] = []
         for row in rows:
-            bucket = assign(*_picture(row), row["n_frames"], pack)
+            assert pack.buckets != "auto"  # not yet chosen
+            frames = -(-row["n_frames"] // _step(row, pack))
+            bucket = assign(*_picture(row, pack), frames, pack.buckets, pack.fit)
             if bucket is None:
                 self.no_bucket.append(row["clip_id"])
             else:
@@ -326,7 +329,7 @@ class _Packer:
 
     def _task(self, row: _Row) -> ClipTask:
         bucket = self.buckets[row["clip_id"]]
-        size = _resized(row)
+        size = _resized(row, self.pack)
         if self.pack.encode != "copy" and bucket.width is not None and bucket.height is not None:
             size = (bucket.width, bucket.height)
         return ClipTask(
@@ -338,6 +341,7 @@ class _Packer:
             whole=row["media"] is not None,
             crop=Box(**row["crop"]) if row["crop"] is not None else None,
             size=size,
+            frame_step=1 if self.pack.encode == "copy" else _step(row, self.pack),
         )
 
     def _failure(self, clip_id: str, error: DataError) -> dict[str, Any]:
@@ -387,7 +391,7 @@ class _Packer:
                 f"{self.work}: the cut of clip {clip_id} is gone; remove this folder and run again"
             )
         about = {name: row.get(name) for name in _PROVENANCE} | {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": INDEX_VERSION,
             "sample_id": clip_id,
             "bucket": bucket.name,
             "copied": cut.copied,
@@ -406,7 +410,7 @@ class _Packer:
             )
         }
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": INDEX_VERSION,
             "sample_id": clip_id,
             "clip_id": clip_id,
             "video_id": row["video_id"],
@@ -418,6 +422,7 @@ class _Packer:
             ],
             "n_frames": cut.n_frames,
             "preroll_frames": cut.preroll_frames,
+            "frame_step": _step(row, self.pack) if self.pack.encode == "copy" else 1,
             "fps_num": cut.fps_num,
             "fps_den": cut.fps_den,
             "vfr": cut.vfr,
@@ -444,14 +449,26 @@ def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _resized(row: _Row) -> tuple[int, int] | None:
+def _step(row: _Row, pack: Pack) -> int:
+    return frame_step(row["n_frames"] / (row["end"] - row["start"]), pack.fit)
+
+
+def _resized(row: _Row, pack: Pack) -> tuple[int, int] | None:
+    """What the clip's picture is scaled to, by the editors or by `fit.max_short_side`."""
     width, height = row.get("out_width"), row.get("out_height")
-    return (width, height) if width and height else None
+    edited = (width, height) if width and height else None
+    width, height = edited or (row["width"], row["height"])
+    most = pack.fit.max_short_side
+    if most is None or min(width, height) <= most:
+        return edited
+    # Even, as 4:2:0 wants it.
+    smaller = target_size(width, height, most)
+    return smaller[0] // 2 * 2, smaller[1] // 2 * 2
 
 
-def _picture(row: _Row) -> tuple[int, int]:
+def _picture(row: _Row, pack: Pack) -> tuple[int, int]:
     """Width and height of the clip's picture after crop and resize."""
-    return _resized(row) or (row["width"], row["height"])
+    return _resized(row, pack) or (row["width"], row["height"])
 
 
 def _plan_digest(rows: list[_Row], pack: Pack) -> str:
@@ -461,7 +478,7 @@ def _plan_digest(rows: list[_Row], pack: Pack) -> str:
     follows them.
     """
     digest = hashlib.sha256()
-    head = {"schema": SCHEMA_VERSION, "pack": pack.model_dump(mode="json"), "by": made_by()}
+    head = {"schema": INDEX_VERSION, "pack": pack.model_dump(mode="json"), "by": made_by()}
     digest.update(json.dumps(head, sort_keys=True).encode())
     names = (
         *_PROVENANCE,

@@ -1,0 +1,1 @@
+"""Reading packed shards into training: order, state, stores, decoding, batches."""

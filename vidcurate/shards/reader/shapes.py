@@ -1,0 +1,43 @@
+"""What the order of samples is computed from: how large each sample is once it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+"""Row numbers of an index: places among the samples that are read."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """N samples as they are read: the bucket's frames and size, or their own in bucket `native`.
+
+    frames, height, width: int32 (N,), frames and pixels of the tensor that is trained on.
+    seconds: float64 (N,), of video in those frames. bucket: int16 (N,), places in `buckets`.
+    buckets: names of the index's buckets, sorted.
+    """
+
+    frames: npt.NDArray[np.int32]
+    height: npt.NDArray[np.int32]
+    width: npt.NDArray[np.int32]
+    seconds: npt.NDArray[np.float64]
+    bucket: npt.NDArray[np.int16]
+    buckets: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def take(self, places: npt.NDArray[Any]) -> Shapes:
+        """The samples at some places, in their order."""
+        return Shapes(
+            self.frames[places],
+            self.height[places],
+            self.width[places],
+            self.seconds[places],
+            self.bucket[places],
+            self.buckets,
+        )
