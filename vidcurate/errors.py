@@ -135,6 +135,10 @@ class CutError(DataError):
     """A clip that could be neither copied nor encoded exactly."""
 
 
+class DamagedSampleError(DataError):
+    """A packed sample whose bytes are not those that were packed."""
+
+
 class ScoreError(DataError):
     """An operator failed on a clip."""
 

@@ -20,9 +20,9 @@ class Fault:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sample:
-    """One sample as it was read.
+    """One sample as it was read. In a batch, `video` stands with the batch.
 
     members: suffix ("mp4", "json", "txt", "m4a") -> its bytes, of those that were asked for.
     video: uint8 (frames, height, width, 3), or what the transform made of it; None where members
