@@ -2,7 +2,7 @@
 
 The parent sends one job at a time, (module:function, payload). The function is a generator;
 each value that it yields travels back, and `None` is a sign of life only. While it works, the
-function may put questions to its parent with `ask`. Both ends are ours and speak pickle over a
+function may put questions to its parent with `ask`, and say things with `tell`. Both ends are ours and speak pickle over a
 private socket pair; no data from outside is ever unpickled.
 """
 
@@ -213,6 +213,12 @@ def ask(question: Any) -> Any:
     assert _parent is not None
     _parent.send(("ask", question))
     return _parent.recv()
+
+
+def tell(value: Any) -> None:
+    """Give the parent a value ahead of what the job yields; only where `can_ask`."""
+    assert _parent is not None
+    _parent.send(("value", value))
 
 
 def can_ask() -> bool:
