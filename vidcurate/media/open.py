@@ -44,7 +44,9 @@ _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _NO_PICTURES = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
 
 
-def open_video(path: Path, *, motion_vectors: bool = False, fast: bool = False) -> InputContainer:
+def open_video(
+    path: Path, *, motion_vectors: bool = False, fast: bool = False, edits: bool = True
+) -> InputContainer:
     """Open a media file for reading; the caller closes it (it is a context manager).
 
     Args:
@@ -52,6 +54,7 @@ def open_video(path: Path, *, motion_vectors: bool = False, fast: bool = False) 
             `media.blocks`) only these can be read.
         motion_vectors: video decoders export the codec's motion vectors with each frame.
         fast: decode with the loop filter off and without the frames that no other refers to.
+        edits: False shows all that an MP4 holds, what its edit list hides included.
 
     Raises:
         AcquireError: the file is missing or may not be read.
@@ -67,13 +70,13 @@ def open_video(path: Path, *, motion_vectors: bool = False, fast: bool = False) 
         options["skip_loop_filter"] = "all"
         options["skip_frame"] = "noref"
     try:
-        return open_container(open_blocks(path) or f"file:{path}", options)
+        return open_container(open_blocks(path) or f"file:{path}", options, edits=edits)
     except av.FFmpegError as error:
         raise _explained(path, head, error) from error
 
 
 def open_container(
-    file: str | Blocks, decoder_options: Mapping[str, str] | None = None
+    file: str | Blocks, decoder_options: Mapping[str, str] | None = None, *, edits: bool = True
 ) -> InputContainer:
     """The container of a file as `open_video` opens it, with one decoder thread.
 
@@ -82,7 +85,8 @@ def open_container(
     """
     # Titles and names in the header are not always the UTF-8 that they should be.
     opened = _Reads(file) if isinstance(file, Blocks) else file
-    container = av.open(opened, "r", options=_OPTIONS, metadata_errors="replace")
+    options = _OPTIONS if edits else _OPTIONS | {"ignore_editlist": "1"}
+    container = av.open(opened, "r", options=options, metadata_errors="replace")
     for stream in container.streams.video:
         context = stream.codec_context
         if context is not None:  # None: FFmpeg has no decoder for it
