@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,3 +41,19 @@ class Shapes:
             self.bucket[places],
             self.buckets,
         )
+
+
+class Table(Protocol):
+    """The samples that an order is made of, numbered from 0.
+
+    digest: of the index; the order is drawn from it, and a state of another one is refused.
+    """
+
+    @property
+    def digest(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def shapes(self, rows: Rows) -> Shapes:
+        """The shapes of some rows, in their order."""
+        ...
