@@ -17,6 +17,7 @@ from vidcurate.media.cut import Cut, copy_clip, cut_clip, verify
 from vidcurate.media.decode import Decoder
 from vidcurate.media.encode import LOSSLESS
 from vidcurate.media.probe import probe
+from vidcurate.media.sound import SoundError, cut_sound
 from vidcurate.media.video import Box, VideoInfo
 from vidcurate.recipe.model import Encode
 
@@ -334,3 +335,119 @@ def test_no_codec_change_is_no_encode(tmp_path: Path, made) -> None:
     # A copy would have the size in its header only.
     wide = replace(info, sar=Fraction(2), width=192)
     assert not cut(wide, 13, 41, tmp_path / "c_clip.mp4", encode=Encode(), size=(192, 64)).copied
+
+
+@pytest.mark.parametrize(("step", "pts"), [(2, None), (4, None), (2, "vfr")])
+def test_every_nth_frame_at_its_own_time(tmp_path: Path, made, step: int, pts) -> None:
+    if pts is not None:
+        pts = np.cumsum([0, *([3003, 3003, 6006, 1500] * 20)])[:FRAMES].tolist()
+    info = made("a.mp4", "libx264", {"g": "24"}, pts=pts)
+    frames = table(info)
+    for start, end in ((13, 41), (14, 41), (31, 32), (31, 33)):
+        out = tmp_path / f"{start}-{end}.mp4"
+        clip = cut(
+            info, start, end, out, frame_step=step, encode=Encode(crf=1), audio=True, size=(96, 64)
+        )
+        wanted = frames[start:end:step]
+        ours = shown(out)
+        assert not clip.copied
+        assert clip.n_frames == len(ours) == -(-(end - start) // step)
+        assert [t for t, _ in ours] == [
+            (at - frames[start][0]) * info.time_base for at, _, _ in wanted
+        ]
+        for (_, a), (_, _, b) in zip(ours, wanted, strict=True):
+            assert np.abs(a.astype(int) - b).mean() < 1
+        length = float((frames[end - 1][1] - frames[start][0]) * info.time_base)
+        assert clip.duration_s == pytest.approx(length, abs=1e-9)
+        with av.open(str(out)) as container:  # the last frame stays up to the clip's end
+            video = container.streams.video[0]
+            assert float(video.duration * video.time_base) == pytest.approx(length, abs=1e-4)
+        assert clip.has_audio
+        assert abs(clicks(out)[2] - length) <= 0.02
+        if pts is None:
+            assert (clip.fps_num, clip.fps_den, clip.vfr) == (
+                *Fraction(30, step).as_integer_ratio(),
+                False,
+            )
+
+
+def test_half_of_an_ntsc_rate_is_exact(tmp_path: Path, make) -> None:
+    pictures = [np.full((48, 64, 3), i * 8, np.uint8) for i in range(20)]
+    info = look(make("fast.mp4", pictures, rate=Fraction(60000, 1001)))
+    for end, count in ((20, 10), (19, 10), (2, 1)):
+        clip = cut(info, 0, end, tmp_path / "clip.mp4", frame_step=2)
+        assert (clip.fps_num, clip.fps_den, clip.n_frames) == (30000, 1001, count)
+        assert look(tmp_path / "clip.mp4").fps == Fraction(30000, 1001)
+
+
+def test_frame_step_counts_the_sources_frames(tmp_path: Path, made) -> None:
+    info = made("a.mp4", "libx264", {"g": "24"}, sound="")
+    frames = table(info)
+    with pytest.raises(CutError, match="has 11 frames by the clip table, but 12 decode"):
+        cut_clip(
+            info, frames[0][0], frames[11][1], 11, tmp_path / "c.mp4", audio=False, frame_step=2
+        )
+    assert not (tmp_path / "c.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "copied"),
+    [
+        ("aac.mp4", "aac", 44100, True),
+        ("opus.mkv", "libopus", 48000, True),
+        ("mp3.mp4", "libmp3lame", 44100, True),
+        ("flac.mkv", "flac", 44100, False),
+        ("pcm.avi", "pcm_s16le", 44100, False),
+    ],
+)
+def test_sound_of_its_own_within_20_ms(
+    tmp_path: Path, made, name: str, codec: str, rate: int, copied: bool
+) -> None:
+    video = ("mpeg4", {"g": "12"}) if name.endswith("avi") else ("libx264", {"g": "24"})
+    info = made(name, *video, sound=codec, rate=rate)
+    frames, base = table(info), info.time_base
+    for start, end in ((13, 41), (24, 33)):
+        span = frames[start][0] * base, frames[end - 1][1] * base
+        out = tmp_path / f"{start}.m4a"
+        note = cut_sound(info.path, *span, out, base)
+        assert (note == "") == copied
+        with av.open(str(out)) as container:
+            assert [s.type for s in container.streams] == ["audio"]
+            if copied:
+                assert container.streams[0].codec_context.name in (codec, "mp3float", "opus")
+            assert container.duration / 1e6 <= (end - start) / 30 + 0.001
+        heard, begin, finish = clicks(out)
+        wanted = [(i - start) / 30 for i in range(0, FRAMES, CLICK_EVERY) if start <= i < end]
+        assert heard == pytest.approx(wanted, abs=0.005)
+        assert abs(begin) <= 0.02
+        assert abs(finish - (end - start) / 30) <= 0.02
+        cut_sound(info.path, *span, tmp_path / "again.m4a", base)
+        assert (tmp_path / "again.m4a").read_bytes() == out.read_bytes()
+
+
+def test_sound_that_starts_late_keeps_its_time(tmp_path: Path, made) -> None:
+    info = made("a.mp4", "libx264", {"g": "24"})
+    late = tmp_path / "late.mkv"
+    with av.open(str(info.path)) as source, av.open(str(late), "w") as container:
+        tracks = {s.index: container.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == "audio":
+                packet.pts += 24000
+                packet.dts = packet.pts
+            packet.stream = tracks[packet.stream.index]
+            container.mux(packet)
+    note = cut_sound(late, Fraction(0), Fraction(1), tmp_path / "s.m4a", Fraction(1, 1000))
+    heard, begin, finish = clicks(tmp_path / "s.m4a")
+    assert note == ""
+    assert begin == pytest.approx(0.5, abs=0.03)
+    assert heard == pytest.approx([0.5, 0.5 + 1 / 6, 0.5 + 2 / 6], abs=0.005)
+    assert abs(finish - 1) <= 0.02
+
+
+def test_no_sound_leaves_no_file(tmp_path: Path, made) -> None:
+    info = made("a.mp4", "libx264", {"g": "24"})
+    with pytest.raises(SoundError, match="none in this interval"):
+        cut_sound(info.path, Fraction(5), Fraction(6), tmp_path / "s.m4a", info.time_base)
+    assert not (tmp_path / "s.m4a").exists()

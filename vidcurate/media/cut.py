@@ -83,12 +83,13 @@ def cut_clip(
     size: tuple[int, int] | None = None,
     encode: Encode | None = None,
     fallback: Encode | None = None,
+    frame_step: int = 1,
 ) -> Cut:
     """Cut the frames with start_pts <= pts < end_pts (stream time base) into an MP4 file.
 
-    Packets are copied where the picture stays: no crop, no other size, and no other codec asked
-    for. A copy that does not decode to exactly the source's frames is replaced by an encode from
-    the source, so there is at most one lossy step.
+    Packets are copied where the picture stays: no crop, no other size, all frames, and no other
+    codec asked for. A copy that does not decode to exactly the source's frames is replaced by an
+    encode from the source, so there is at most one lossy step.
 
     Args:
         info: the probe of the source file, which is read at `info.path`.
@@ -100,6 +101,8 @@ def cut_clip(
         encode: how to encode where the picture changes; a source of another codec is encoded too.
         fallback: how to encode where nothing is to change but a copy is impossible; default
             `encode`, else Encode().
+        frame_step: the file has the first frame and every such one after it, at their own times:
+            ceil(n_frames / frame_step) frames at that part of the rate. Sound and duration stay.
 
     Raises:
         CutError: neither way gives exactly the source's frames.
@@ -109,7 +112,7 @@ def cut_clip(
     assert start_pts < end_pts
     assert n_frames > 0
     stays = crop in (None, Box(0, 0, info.width, info.height))
-    stays = stays and size in (None, (info.width, info.height))
+    stays = stays and size in (None, (info.width, info.height)) and frame_step == 1
     if encode is not None:
         # A size was asked for: a copy must have it in its pixels, not by its header.
         plain = info.sar == 1 and info.rotation == 0 and not info.interlaced
@@ -130,18 +133,27 @@ def cut_clip(
 
     def encoded(sound: SoundMode) -> Cut:
         made = encode_clip(
-            info, start_pts, end_pts, out, how=how, crop=crop, size=size, sound=sound
+            info,
+            start_pts,
+            end_pts,
+            out,
+            how=how,
+            crop=crop,
+            size=size,
+            sound=sound,
+            frame_step=frame_step,
         )
-        times = made.times
-        return _cut(info, out, times, end_pts - start_pts, made.size, sound=sound, copied=False)
+        if made.n_source != n_frames:
+            out.unlink()
+            raise CutError(
+                f"the interval has {n_frames} frames by the clip table, but {made.n_source} decode "
+                "now; has the file changed? Score it again"
+            )
+        length = end_pts - start_pts
+        fps = info.fps / frame_step if info.fps else None
+        return _cut(info, out, made.times, length, made.size, fps=fps, sound=sound, copied=False)
 
     cut = _with_sound(audio and info.has_audio, encoded)
-    if cut.n_frames != n_frames:
-        out.unlink()
-        raise CutError(
-            f"the interval has {n_frames} frames by the clip table, but {cut.n_frames} decode "
-            "now; has the file changed? Score it again"
-        )
     return replace(cut, note="; ".join(filter(None, (note, cut.note))))
 
 
@@ -200,7 +212,8 @@ def copy_clip(
         if track_sound is not None:
             track_sound.check(out)
     size = (info.width, info.height)
-    cut = _cut(info, out, sorted(times), end_pts - start_pts, size, sound=sound, copied=True)
+    length = end_pts - start_pts
+    cut = _cut(info, out, sorted(times), length, size, fps=info.fps, sound=sound, copied=True)
     return replace(cut, preroll_frames=preroll)
 
 
@@ -258,10 +271,14 @@ def _cut(
     length: int,
     size: tuple[int, int],
     *,
+    fps: Fraction | None,
     sound: SoundMode,
     copied: bool,
 ) -> Cut:
-    """A Cut from the pts of its frames, which count from its start in the source's time base."""
+    """A Cut from the pts of its frames, which count from its start in the source's time base.
+
+    fps: the rate by the source's header; it goes before the measured one where they agree.
+    """
     if not times:
         raise CutError("no frame in the interval")
     base = info.time_base
@@ -270,8 +287,8 @@ def _cut(
     # Containers round time stamps to their own tick, Matroska's and WebM's is 1 ms.
     vfr = any(abs(t - times[0] - i * mean) > 1 for i, t in enumerate(times))
     rate = 1 / (mean * base)
-    if info.fps and abs(info.fps / rate - 1) < Fraction(1, max(steps, 1)) and not vfr:
-        rate = info.fps
+    if fps and abs(fps / rate - 1) < Fraction(1, max(steps, 1)) and not vfr:
+        rate = fps
     rate = rate.limit_denominator(100_000)
     return Cut(
         path=out,

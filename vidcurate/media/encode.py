@@ -61,10 +61,15 @@ _UNKNOWN = 2  # of ITU-T H.273
 
 @dataclass(frozen=True)
 class Encoded:
-    """What was written. times: pts from the clip's start; size: (width, height) as displayed."""
+    """What was written.
+
+    times: pts from the clip's start, of the file's frames. size: (width, height) as displayed.
+    n_source: frames that the source has in the interval.
+    """
 
     times: list[int]
     size: tuple[int, int]
+    n_source: int
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ def encode_clip(
     crop: Box | None = None,
     size: tuple[int, int] | None = None,
     sound: Literal["copy", "encode", "none"] = "none",
+    frame_step: int = 1,
 ) -> Encoded:
     """Encode the frames with start_pts <= pts < end_pts (stream time base) into an MP4 file.
 
@@ -115,6 +121,8 @@ def encode_clip(
         crop: box of the displayed picture. size: (width, height), both even: the picture is scaled
             to cover it and cut about the centre.
         sound: copied, encoded as AAC, or left out.
+        frame_step: the file has the first frame and every such one after it, each at its own time
+            and shown until the next of them.
 
     Raises:
         CutError: no frame in the interval, or the encoder refuses.
@@ -136,12 +144,12 @@ def encode_clip(
             )
         try:
             with create_mp4(out, base) as writer:
-                track = _track(writer, info, how, picture.size, pixels)
+                track = _track(writer, info, how, picture.size, pixels, frame_step)
                 if track_sound is not None:
                     track_sound.attach(writer)
                 times: list[int] = []
-                frames = _frames(info, start_pts, end_pts, times)
-                for frame in _filtered(frames, info, picture, pixels):
+                frames = _lasting(_frames(info, start_pts, end_pts, times), frame_step)
+                for frame in _filtered(frames, info, picture, pixels, frame_step):
                     if track_sound is not None:
                         track_sound.mux_until(writer, (frame.pts or 0) * base)
                     writer.mux(track.encode(frame))
@@ -158,7 +166,7 @@ def encode_clip(
     shown = picture.size
     if lossless:
         shown = display_size(*picture.size, info.sar, info.rotation)
-    return Encoded(times, shown)
+    return Encoded(times[::frame_step], shown, len(times))
 
 
 def _frames(
@@ -178,6 +186,23 @@ def _frames(
                 frame.duration = min(shot.end_pts, end_pts) - shot.pts
                 times.append(frame.pts)
                 yield frame
+
+
+def _lasting(frames: Iterator[VideoFrame], step: int) -> Iterator[VideoFrame]:
+    """All frames; every `step`-th, from the first on, has the duration of those up to the next."""
+    group: list[VideoFrame] = []
+    for frame in frames:
+        group.append(frame)
+        if len(group) == step:
+            yield from _as_one(group)
+            group = []
+    yield from _as_one(group)
+
+
+def _as_one(group: list[VideoFrame]) -> list[VideoFrame]:
+    if group:
+        group[0].duration = sum(frame.duration for frame in group)
+    return group
 
 
 def _pixel_format(info: VideoInfo, lossless: bool) -> str:
@@ -246,9 +271,9 @@ def _even_down(value: Fraction) -> int:
 
 
 def _filtered(
-    frames: Iterator[VideoFrame], info: VideoInfo, picture: _Picture, pixels: str
+    frames: Iterator[VideoFrame], info: VideoInfo, picture: _Picture, pixels: str, step: int
 ) -> Iterator[VideoFrame]:
-    """Frames through the filter graph: one out for one in, each with its own time."""
+    """Frames through the filter graph: one out for every `step`-th in, each with its own time."""
     graph: Graph | None = None
     stamps: deque[tuple[int, int]] = deque()
 
@@ -258,11 +283,12 @@ def _filtered(
         frame.pict_type = 0  # else x264 would repeat the source's choice of key frames
         return frame
 
-    for frame in frames:
+    for number, frame in enumerate(frames):
         assert frame.pts is not None
-        stamps.append((frame.pts, frame.duration))
+        if number % step == 0:
+            stamps.append((frame.pts, frame.duration))
         if graph is None:
-            graph = _graph(frame, info, picture, pixels)
+            graph = _graph(frame, info, picture, pixels, step)
         graph.vpush(frame)
         for done in _pulled(graph):
             yield stamped(done)
@@ -282,7 +308,7 @@ def _pulled(graph: Graph) -> Iterator[VideoFrame]:
             return
 
 
-def _graph(frame: VideoFrame, info: VideoInfo, picture: _Picture, pixels: str) -> Graph:
+def _graph(frame: VideoFrame, info: VideoInfo, picture: _Picture, pixels: str, step: int) -> Graph:
     graph = Graph()
     graph.threads = 1
     chain = [
@@ -296,6 +322,8 @@ def _graph(frame: VideoFrame, info: VideoInfo, picture: _Picture, pixels: str) -
     region = picture.region
     if info.interlaced and pixels != "rgb24":
         chain.append(graph.add("bwdif", "mode=send_frame:deint=interlaced"))
+    if step > 1:  # after the deinterlacer, which looks at the frames on both sides
+        chain.append(graph.add("framestep", str(step)))
     if (region.width, region.height) != (frame.width, frame.height):
         box = f"{region.width}:{region.height}:{region.x}:{region.y}:exact=1"
         chain.append(graph.add("crop", box))
@@ -320,12 +348,17 @@ def _scale(info: VideoInfo, size: tuple[int, int], pixels: str) -> str:
 
 
 def _track(
-    writer: OutputContainer, info: VideoInfo, how: Encode, size: tuple[int, int], pixels: str
+    writer: OutputContainer,
+    info: VideoInfo,
+    how: Encode,
+    size: tuple[int, int],
+    pixels: str,
+    step: int,
 ) -> VideoStream:
     # SVT-AV1 writes its greeting to stderr otherwise.
     os.environ.setdefault("SVT_LOG", "1")
     name = "libx264rgb" if pixels == "rgb24" else _ENCODERS[how.codec]
-    rate = (info.fps or Fraction(25)).limit_denominator(100_000)
+    rate = ((info.fps or Fraction(25)) / step).limit_denominator(100_000)
     track = writer.add_stream(name, rate=rate, options=_options(how))
     assert isinstance(track, VideoStream)
     context = track.codec_context

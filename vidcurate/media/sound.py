@@ -1,4 +1,7 @@
-"""The sound track of a cut clip: packets copied where MP4 holds the codec, else AAC."""
+"""The sound of a cut clip: packets copied where MP4 holds the codec, else AAC.
+
+Beside its pictures (`Sound`), or as a file of its own (`cut_sound`).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import OutputContainer
 
-from vidcurate.errors import CutError
+from vidcurate.errors import CutError, StorageError
+from vidcurate.media.mp4 import create_mp4, movie_timescale, muxing_error, trim_edits
 from vidcurate.media.open import open_video
 
 MAX_OFFSET = Fraction(20, 1000)
@@ -206,6 +210,53 @@ class Sound:
         piece.sample_rate, piece.pts, piece.time_base = rate, position, Fraction(1, rate)
         self._packets.extend(track.encode(piece))
         return position + int(samples.shape[1])
+
+
+def cut_sound(source: Path, start: Fraction, end: Fraction, out: Path, time_base: Fraction) -> str:
+    """Write the sound of an interval into an MP4 file (`.m4a`) without pictures.
+
+    Its time 0 is the interval's start, and it begins and ends within 20 ms of the interval, or of
+    the source's own sound in it. Packets are copied where MP4 holds the codec and they meet the
+    end, else the sound is AAC. The same interval is the same bytes.
+
+    Args:
+        source: the file. start, end: the interval in seconds on the file's own clock.
+        out: the file to write; one that exists is replaced.
+        time_base: of the pictures that the interval was cut by: its length is exact in it.
+
+    Returns:
+        why the packets were not copied, "" if they were.
+
+    Raises:
+        SoundError: no sound there, or damaged sound. `out` is not there then.
+        StorageError: the disk is full.
+    """
+    note = ""
+    try:
+        try:
+            _write(source, start, end, out, time_base, copy=True)
+        except SoundError as error:
+            note = f"sound not copied: {error}"
+            _write(source, start, end, out, time_base, copy=False)
+    except SoundError:
+        out.unlink(missing_ok=True)
+        raise
+    return note
+
+
+def _write(
+    source: Path, start: Fraction, end: Fraction, out: Path, time_base: Fraction, *, copy: bool
+) -> None:
+    with Sound(source, start, end, copy=copy) as sound:
+        try:
+            with create_mp4(out, time_base) as writer:
+                sound.attach(writer)
+                sound.mux_until(writer, None)
+        except av.FFmpegError as error:
+            wrong = muxing_error(out, "it cannot be written as MP4", error)
+            raise (wrong if isinstance(wrong, StorageError) else SoundError(str(wrong))) from error
+        trim_edits(out, int((end - start) * movie_timescale(time_base)))
+        sound.check(out)
 
 
 def heard(path: Path) -> tuple[Fraction, Fraction]:

@@ -1,7 +1,7 @@
 """Cutting the clips of a selection in supervised child processes.
 
-Each clip becomes `<clip_id>.mp4` and then `<clip_id>.json` in a work folder; a clip whose JSON is
-there is not cut again.
+Each clip becomes `<clip_id>.mp4` (where asked also `<clip_id>.m4a`) and then `<clip_id>.json` in a
+work folder; a clip whose JSON is there is not cut again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from vidcurate.errors import (
 )
 from vidcurate.media.cut import Cut, cut_clip
 from vidcurate.media.probe import probe
+from vidcurate.media.sound import SoundError, cut_sound
 from vidcurate.media.video import Box, VideoInfo
 from vidcurate.recipe.model import Encode, Limits
 
@@ -107,11 +108,14 @@ def cut_job(task: SourceTask) -> Iterator[tuple[str, DataError | None]]:
 
 
 def read_cut(folder: Path, clip_id: str) -> Cut | None:
-    """A clip that was cut to its end; None if it was not."""
+    """A clip that was cut to its end; None if it was not, or a file of it is no longer whole."""
     try:
         values: dict[str, Any] = json.loads((folder / f"{clip_id}.json").read_text("utf-8"))
         path = folder / f"{clip_id}.mp4"
         if path.stat().st_size != values.pop("size"):
+            return None
+        sound = values.pop("sound_size", None)
+        if sound is not None and path.with_suffix(".m4a").stat().st_size != sound:
             return None
     except (FileNotFoundError, ValueError):  # ValueError: half of it, after a power cut
         return None
@@ -214,11 +218,36 @@ def _cut(task: SourceTask, clip: ClipTask, info: VideoInfo) -> None:
             crop=clip.crop,
             size=clip.size,
             encode=task.encode,
+            frame_step=clip.frame_step,
         )
         unfinished.replace(out)
     finally:
         unfinished.unlink(missing_ok=True)
-    values = dataclasses.asdict(cut) | {"size": out.stat().st_size}
+    sound = out.with_suffix(".m4a")
+    sound.unlink(missing_ok=True)
+    if task.audio == "member" and info.has_audio:
+        note = _sound(info, start, end, sound)
+        cut = dataclasses.replace(
+            cut, has_audio=sound.exists(), note="; ".join(filter(None, (cut.note, note)))
+        )
+    values = dataclasses.asdict(cut) | {
+        "size": out.stat().st_size,
+        "sound_size": sound.stat().st_size if sound.exists() else None,
+    }
     del values["path"]
     with replacing(out.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(values), "utf-8")
+
+
+def _sound(info: VideoInfo, start: int, end: int, out: Path) -> str:
+    """The clip's sound as a file of its own; what went another way, "" if nothing did."""
+    base = info.time_base
+    unfinished = out.with_name(f"{TEMP}{out.name}")
+    try:
+        note = cut_sound(info.path, start * base, end * base, unfinished, base)
+        unfinished.replace(out)
+    except SoundError as error:
+        return f"without sound: {error}"
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return note
