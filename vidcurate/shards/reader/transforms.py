@@ -54,6 +54,7 @@ _TRIES = 10  # of RandomResizedCrop, as in torchvision
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch (CPU), numpy and `random`, and give them their states back at the end.
 
+    seed: any integer; its low 64 bits count, of which torch's CPU generator takes the low 32.
     The three states belong to the process: not for several threads at once. CUDA's generators are
     left alone. Where torch is not installed, only the other two are seeded.
     """
