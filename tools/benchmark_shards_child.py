@@ -1,0 +1,92 @@
+"""What the reader takes in a process of its own: to go on from a state, and in memory.
+
+    python tools/benchmark_shards_child.py state FOLDER TABLES SAMPLE      the state at that sample
+    python tools/benchmark_shards_child.py resume FOLDER TABLES < STATE    to the first batch
+    python tools/benchmark_shards_child.py memory FOLDER TABLES WORKERS    while workers read
+
+FOLDER: packed shards. TABLES: where the tables of indexes are. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from vidcurate.shards import ShardDataset
+from vidcurate.shards.reader.order import WINDOW
+
+BATCH = 8
+_BATCHES = 12  # of each worker, before memory is read
+
+
+def dataset(folder: Path, tables: Path, workers: int = 0) -> ShardDataset:
+    """Batches of raw bytes, shuffled."""
+    return ShardDataset(
+        folder,
+        batch=BATCH,
+        decode=None,
+        on_error="stop",
+        workers=workers,
+        index_folder=tables,
+    )
+
+
+def state_at(folder: Path, tables: Path, sample: int) -> dict[str, Any]:
+    """The state that a run saves after about so many samples of its first epoch."""
+    batches = dataset(folder, tables)
+    state = batches.state_dict()
+    (position,) = state["sources"]
+    position.update(window=sample // WINDOW)  # the beginning of a window needs no more
+    batches.load_state_dict(state)
+    for batch in islice(batches, max(1, sample % WINDOW // BATCH)):
+        state = batch.state
+    return state
+
+
+def resume(folder: Path, tables: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """Seconds from nothing but imports to the first batch."""
+    import torch  # noqa: F401 (the reader imports it with the first batch)
+
+    began = time.perf_counter()
+    batches = dataset(folder, tables)
+    batches.load_state_dict(state)
+    first = next(iter(batches))
+    seconds = time.perf_counter() - began
+    assert all(sample is not None for sample in first.samples)
+    return {"seconds": seconds, "bytes": sum(len(s.members["mp4"]) for s in first.samples if s)}
+
+
+def memory(folder: Path, tables: Path, workers: int) -> dict[str, Any]:
+    """Bytes that this process and each worker have for themselves (USS) while they read."""
+    dataset(folder, tables)  # the table is there, as on any day but the first
+    batches = iter(dataset(folder, tables, workers))
+    for _ in islice(batches, _BATCHES * workers):
+        pass
+    own = psutil.Process()
+    private = [process.memory_full_info().uss for process in own.children(recursive=True)]
+    result = {"own": own.memory_full_info().uss, "workers": private}
+    batches.close()
+    return result
+
+
+def main() -> None:
+    """Do what the arguments say."""
+    what, folder, tables, *rest = sys.argv[1:]
+    where = Path(folder), Path(tables)
+    if what == "state":
+        result = state_at(*where, int(rest[0]))
+    elif what == "resume":
+        result = resume(*where, json.load(sys.stdin))
+    else:
+        result = memory(*where, int(rest[0]))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
