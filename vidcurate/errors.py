@@ -159,6 +159,34 @@ class WorkerMemoryError(DataError):
     transient: ClassVar[bool] = True
 
 
+class StoreError(DataError):
+    """A shard that cannot be read where it lies; the message names the place and the remedy."""
+
+
+class ShardMissingError(StoreError):
+    """An index names a shard that is not there."""
+
+
+class ShardTruncatedError(StoreError):
+    """A shard that ends before a sample that its index says it holds."""
+
+
+class StoreRefusedError(StoreError):
+    """A store that does not let us read: no permission, wrong credentials, no byte ranges."""
+
+
+class StoreFailedError(StoreError):
+    """A store that failed or broke off, each time that it was asked."""
+
+    transient: ClassVar[bool] = True
+
+
+class StoreStalledError(StoreError):
+    """A store that did not answer in time, each time that it was asked."""
+
+    transient: ClassVar[bool] = True
+
+
 def is_interrupt(error: BaseException) -> bool:
     """True for a Ctrl-C; DuckDB turns one that comes during a query into an error of its own."""
     return isinstance(error, KeyboardInterrupt) or (

@@ -39,7 +39,7 @@ _BESIDE = (
     *(".description", ".jpeg", ".jpg", ".json", ".part", ".png", ".srt", ".txt", ".vtt", ".webp"),
     ".ytdl",
 )
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
+STORE_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
              "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp", "sftp": "paramiko",
              "ssh": "paramiko", "hf": "huggingface_hub", "smb": "smbprotocol"}  # fmt: skip
 # Errors of stores that are no OSError; only of what is loaded, so nothing is imported for them.
@@ -177,11 +177,11 @@ def copy(place: Place, part: Path, cfg: Acquire, stop: threading.Event) -> str |
         found = _found(store, path, place.is_search)
         size = (store.info(found).get("size") or 0) if found is not None else 0
     except ImportError as error:
-        package = _PACKAGES.get(protocol, protocol)
+        package = STORE_PACKAGES.get(protocol, protocol)
         raise MissingExtraError(
             f"acquire.mirror: {protocol}:// needs {package}: pip install {package}"
         ) from error
-    except _store_errors() as error:
+    except store_errors() as error:
         raise TransferError(f"acquire.mirror: {where} cannot be read: {error}") from error
     except ValueError as error:  # no such protocol, or no such name of a bucket
         raise UserError(f"acquire.mirror: {where}: {error}") from error
@@ -216,7 +216,7 @@ def _blocks(store: Any, path: str, where: str) -> Iterator[bytes]:
         with store.open(path, "rb") as file:
             while block := file.read(_BLOCK):
                 yield block
-    except _store_errors() as error:
+    except store_errors() as error:
         raise TransferError(f"acquire.mirror: {where} cannot be read: {error}") from error
 
 
@@ -287,7 +287,7 @@ def _check_size(size: int, cfg: Acquire, where: str) -> None:
         raise AcquireError(f"{where}: larger than acquire.max_size ({cfg.max_size} bytes)")
 
 
-def _store_errors() -> tuple[type[BaseException], ...]:
+def store_errors() -> tuple[type[BaseException], ...]:
     """What stores raise; evaluated when something was raised, so their modules are loaded."""
     loaded = [(sys.modules[m], name) for m, name in _ERRORS if m in sys.modules]
     return (OSError, *(getattr(module, name) for module, name in loaded if hasattr(module, name)))
