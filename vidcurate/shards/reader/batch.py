@@ -54,7 +54,8 @@ class Batch:
     audio: float32 arrays (samples,), one a slot, or None. times: float64 (frames,), one a slot:
         seconds from the clip's first frame.
     source: place of its data set among those that are mixed. cost: predicted.
-    faults: samples of it that could not be read, and why.
+    faults: samples of it that could not be read, and why; with a window's first batch those that
+        no batch can hold. dropped: samples that `remainder="drop"` left out since the batch before.
     state: give it to `load_state_dict` to go on after this batch.
     """
 
@@ -69,6 +70,7 @@ class Batch:
     source: int = 0
     cost: float = 0.0
     faults: list[Fault] = field(default_factory=list)
+    dropped: int = 0
     state: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

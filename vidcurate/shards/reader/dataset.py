@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import mmap
 import os
@@ -35,6 +36,7 @@ elif find_spec("torch") is not None:
 else:
     _Iterable = object
 
+_DECODED = Decode()
 _log = logging.getLogger("vidcurate.shards")
 
 
@@ -78,7 +80,9 @@ class ShardDataset(_Iterable):
         worker_memory: bytes that a worker may take.
 
     Attributes:
-        skipped: samples that could not be read so far in this process, by class of error.
+        samples: in an epoch, over all ranks. skipped: samples that could not be read so far in this
+            process, by class of error. dropped: samples that `remainder="drop"` left out so far.
+
 
     Raises:
         RunDirectoryError: there is no index, or it is damaged.
@@ -93,7 +97,7 @@ class ShardDataset(_Iterable):
         batch: int | BatchPlan = 1,
         split: Literal["train", "val"] | None = "train",
         buckets: Collection[str] | None = None,
-        decode: Decode | None = Decode(),
+        decode: Decode | None = _DECODED,
         members: Sequence[str] | None = None,
         captions: Captions | str | Mapping[str, float] | None = None,
         transform: Callable[[Any], Any] | None = None,
@@ -135,7 +139,16 @@ class ShardDataset(_Iterable):
             )
             sources.append(Source(table, store))
         self._orders = [
-            Order(s.table, plan, seed=seed, shuffle=shuffle, remainder=remainder) for s in sources
+            Order(
+                s.table,
+                plan,
+                seed=seed,
+                shuffle=shuffle,
+                remainder=remainder,
+                rows=f"split {split}, buckets {sorted(set(buckets)) if buckets else 'all'}, "
+                f"{native or NativeLimit()}",
+            )
+            for s in sources
         ]
         self._weights = list(mixed.values()) if len(mixed) > 1 else None
         if members is None:
@@ -155,13 +168,11 @@ class ShardDataset(_Iterable):
             if workers
             else None
         )
+        self.samples = sum(len(source.table) for source in sources)
         self.skipped: Counter[str] = Counter()
+        self.dropped = 0
         self._state = self._cursor().state_dict()
         self._elsewhere: mmap.mmap | None = mmap.mmap(-1, 1)  # shared with forked processes
-
-    def __len__(self) -> int:
-        """Samples in an epoch, over all ranks."""
-        return sum(len(source.table) for source in self._spec.sources)
 
     # ------------------------------------------------------------------ state
 
@@ -178,7 +189,7 @@ class ShardDataset(_Iterable):
                 "state_dict: the batches were read in a DataLoader's workers, so this process does "
                 "not know where they are; save the `state` of the last batch"
             )
-        return self._state
+        return copy.deepcopy(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after the batch that the state is of, whatever the number of ranks and workers.
@@ -207,6 +218,7 @@ class ShardDataset(_Iterable):
             batches = (self._here(task) for task in tasks)
         for number, batch in enumerate(batches):
             batch.state = states.pop(number)
+            self.dropped += batch.dropped
             for fault in batch.faults:
                 self.skipped[fault.error] += 1
                 _log.warning("skipped %s of %s: %s", fault.sample_id, fault.shard, fault.message)
@@ -269,8 +281,9 @@ def _task(step: Step, rank: int) -> ReadTask:
         rows=planned.rows,
         cost=planned.cost,
         left_out=planned.left_out,
+        dropped=planned.dropped,
     )
-    return task if mine is not None else replace(task, idle=True, left_out=())
+    return task if mine is not None else replace(task, idle=True, left_out=(), dropped=())
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

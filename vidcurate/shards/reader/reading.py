@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vidcurate.errors import DamagedSampleError, DataError, WorkerCrashError
+from vidcurate.errors import DamagedSampleError, DataError, StoreError, WorkerCrashError
 from vidcurate.media.clip_frames import ClipRequest, read_frames
 from vidcurate.media.clip_sound import read_sound
 from vidcurate.shards.reader.batch import Batch, Fault, Sample
@@ -26,6 +26,7 @@ VIDEO = "video"
 _Place = tuple[int, int]
 _CENTRE = (0.5, 0.5)
 _SOUND = "m4a"
+_AT_ONCE = 8  # samples whose bytes are held at a time
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Source:
 class ReadSpec:
     """All that reading takes besides the order; travels to worker processes.
 
-    members: suffixes that are given as bytes, VIDEO among them. transform: (frames, 3, height, width) uint8 tensor
-    to what the batch holds. verify: compare checksums. stop: a bad sample is an error.
+    members: suffixes that are given as bytes, VIDEO among them. transform: makes of a uint8 tensor
+        (frames, 3, height, width) what the batch holds. verify: compare checksums. stop: a bad
+        sample is an error.
     """
 
     sources: tuple[Source, ...]
@@ -79,7 +81,8 @@ class ReadTask:
     """One batch to read.
 
     idle: for a rank without work: all weights are 0. left_out: rows that no batch can hold, with
-    the reason. crashed: slots that are not to be read, as they ended a process, with the reason.
+        the reason. dropped: rows of batches that would not be full. crashed: slots that are not
+        to be read, as they ended a process, with the reason.
     """
 
     source: int
@@ -88,6 +91,7 @@ class ReadTask:
     cost: float = 0.0
     idle: bool = False
     left_out: Sequence[tuple[int, str]] = ()
+    dropped: Sequence[int] = ()
     crashed: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -108,34 +112,37 @@ def read_batch(spec: ReadSpec, task: ReadTask, at: Callable[[int], None]) -> Bat
     shapes = source.table.shapes(task.rows) if spec.decode is not None else None
     samples: list[Sample | None] = []
     faults: list[Fault] = []
-    for slot, row in enumerate(rows):
-        at(slot)
-        try:
-            if slot in task.crashed:
-                raise WorkerCrashError(task.crashed[slot])
-            samples.append(_read(spec, source.store, task.epoch, row, shapes, slot))
-        except DataError as error:
-            if spec.stop:
-                raise
-            samples.append(None)
-            faults.append(_fault(row, error))
+    for first in range(0, len(rows), _AT_ONCE):
+        slots = range(first, min(first + _AT_ONCE, len(rows)))
+        at(first)
+        data = _members(spec, source.store, [rows[slot] for slot in slots])
+        for slot, found in zip(slots, data, strict=True):
+            at(slot)
+            try:
+                if slot in task.crashed:
+                    raise WorkerCrashError(task.crashed[slot])
+                samples.append(_sample(spec, task.epoch, rows[slot], found, shapes, slot))
+            except DataError as error:
+                if spec.stop:
+                    raise
+                samples.append(None)
+                faults.append(_fault(rows[slot], error))
     if task.left_out:
         left = source.table.samples(np.array([r for r, _ in task.left_out], np.int64))
         faults += [
             Fault(row["sample_id"], row["shard"], "LeftOut", why)
             for row, (_, why) in zip(left, task.left_out, strict=True)
         ]
-    weight = np.array([s is not None and not task.idle for s in samples], np.float32)
-    names = {row["bucket"] for row in rows}
     batch = Batch(
         sample_ids=[row["sample_id"] for row in rows],
-        weight=weight,
-        bucket=names.pop() if len(names) == 1 else "",
+        weight=np.array([s is not None and not task.idle for s in samples], np.float32),
+        bucket=_common([row["bucket"] for row in rows]),
         captions=[s.caption if s is not None else "" for s in samples],
         samples=samples,
         source=task.source,
         cost=task.cost,
         faults=faults,
+        dropped=len(task.dropped),
     )
     if spec.decode is not None:
         assert shapes is not None
@@ -157,27 +164,59 @@ def sample_seed(seed: int, epoch: int, sample_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-def _read(
+def _members(
+    spec: ReadSpec, store: Store, rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, bytes] | DataError]:
+    """The bytes of the members that are needed of each sample, or what is wrong with one."""
+    names = [_needed(spec, row) for row in rows]
+    read = iter(
+        store.read_many(
+            [
+                (row["shard"], *row["members"][name])
+                for row, needed in zip(rows, names, strict=True)
+                for name in needed
+            ]
+        )
+    )
+    found: list[dict[str, bytes] | DataError] = []
+    for needed in names:
+        data: dict[str, bytes] = {}
+        fault: StoreError | None = None
+        for name in needed:
+            part = next(read)
+            if isinstance(part, StoreError):
+                fault = fault or part
+            else:
+                data[name] = part
+        found.append(fault or data)
+    return found
+
+
+def _needed(spec: ReadSpec, row: Mapping[str, Any]) -> list[str]:
+    video, places = row["video"], row["members"]
+    needed = [video if name == VIDEO else name for name in spec.members]
+    if spec.decode is not None:
+        needed.append(video)
+        if spec.decode.audio_rate is not None:
+            needed.append(_SOUND)
+    return [name for name in dict.fromkeys(needed) if name in places]
+
+
+def _sample(
     spec: ReadSpec,
-    store: Store,
     epoch: int,
     row: Mapping[str, Any],
+    data: dict[str, bytes] | DataError,
     shapes: Shapes | None,
     slot: int,
 ) -> Sample:
-    places: Mapping[str, _Place] = row["members"]
-    wanted = {row["video"] if name == VIDEO else name for name in spec.members} & places.keys()
-    needed = set(wanted)
-    if spec.decode is not None:
-        needed.add(row["video"])
-        if spec.decode.audio_rate is not None and _SOUND in places:
-            needed.add(_SOUND)
-    data = {}
-    for name in sorted(needed, key=lambda name: places[name]):
-        data[name] = store.read(row["shard"], *places[name])
-        if spec.verify:
-            _check(row, name, data[name])
-    sample = Sample({name: data[name] for name in wanted}, row)
+    if isinstance(data, DataError):
+        raise data
+    if spec.verify:
+        for name, content in data.items():
+            _check(row, name, content)
+    kept = {row["video"] if name == VIDEO else name for name in spec.members}
+    sample = Sample({name: data[name] for name in data if name in kept}, row)
     if spec.captions is None and spec.decode is None:
         return sample
     seed = sample_seed(spec.seed, epoch, row["sample_id"])
@@ -260,6 +299,10 @@ def _blank(spec: ReadSpec, shapes: Shapes, slot: int) -> Any:
     size = (shapes.frames[slot], shapes.height[slot], shapes.width[slot], 3)
     black = np.zeros(size, np.uint8)
     return black if spec.transform is None else _transformed(spec.transform, black, 0)
+
+
+def _common(names: Sequence[str]) -> str:
+    return names[0] if len(set(names)) == 1 else ""
 
 
 def _fault(row: Mapping[str, Any], error: DataError) -> Fault:

@@ -64,9 +64,7 @@ def mapped(shared: Shared) -> Any:
         kind, shape = kinds.pop()
         return _view(memory, 0, kind, (len(sizes), *shape))
     places = np.cumsum([0, *sizes[:-1]]).tolist()
-    return [
-        _view(memory, place, *kind) for place, kind in zip(places, shared.kinds, strict=True)
-    ]
+    return [_view(memory, place, *kind) for place, kind in zip(places, shared.kinds, strict=True)]
 
 
 def stacked(arrays: Sequence[Any]) -> Any:

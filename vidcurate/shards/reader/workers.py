@@ -70,7 +70,7 @@ class Workers:
         """
         desk = _Desk(tasks, self._room)
         stop = threading.Event()
-        environment = {"OMP_NUM_THREADS": "1"}  # a process a core: threads in it only get in the way
+        environment = {"OMP_NUM_THREADS": "1"}  # there is a process a core
         children = [
             Child(self._limits, stop, environment, what="a reader's worker")
             for _ in range(self._count)
