@@ -40,7 +40,7 @@ def dataset(folder: Path, tables: Path, workers: int = 0) -> ShardDataset:
 def state_at(folder: Path, tables: Path, sample: int) -> dict[str, Any]:
     """The state that a run saves after about so many samples of its first epoch."""
     batches = dataset(folder, tables)
-    state = batches.state_dict()
+    state: dict[str, Any] = batches.state_dict()
     (position,) = state["sources"]
     position.update(window=sample // WINDOW)  # the beginning of a window needs no more
     batches.load_state_dict(state)
@@ -49,13 +49,14 @@ def state_at(folder: Path, tables: Path, sample: int) -> dict[str, Any]:
     return state
 
 
-def resume(folder: Path, tables: Path, state: dict[str, Any]) -> dict[str, Any]:
-    """Seconds from nothing but imports to the first batch."""
+def resume(folder: Path, tables: Path, state: dict[str, Any] | None) -> dict[str, Any]:
+    """Seconds from nothing but imports to the first batch, after a state or from the start."""
     import torch  # noqa: F401 (the reader imports it with the first batch)
 
     began = time.perf_counter()
     batches = dataset(folder, tables)
-    batches.load_state_dict(state)
+    if state is not None:
+        batches.load_state_dict(state)
     first = next(iter(batches))
     seconds = time.perf_counter() - began
     assert all(sample is not None for sample in first.samples)

@@ -112,7 +112,7 @@ def floor(clips: Sequence[bytes], size: tuple[int, int], frames: int) -> tuple[i
     for data in clips:
         pixels = np.empty((frames, height, width, 3), np.uint8)
         scaler = VideoReformatter()
-        with av.open(BytesIO(data)) as container:
+        with av.open(BytesIO(data), "r") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             number = 0
