@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vidcurate.clip import INDEX_SCHEMA, SCHEMA_VERSION
+from vidcurate.clip import INDEX_SCHEMA, INDEX_VERSION
 from vidcurate.errors import RunDirectoryError
 from vidcurate.shards.index import read_index, write_index
 
 ROW: dict[str, Any] = {
-    **{"schema_version": SCHEMA_VERSION, "sample_id": "a", "clip_id": "a", "video_id": "v"},
+    **{"schema_version": INDEX_VERSION, "sample_id": "a", "clip_id": "a", "video_id": "v"},
     **{"bucket": "native", "shard": "native/x-00000.tar", "split": "train", "sha256": "0" * 64},
     "members": [{"name": "mp4", "offset": 512, "size": 10}],
-    **{"n_frames": 4, "preroll_frames": 0, "fps_num": 25, "fps_den": 1, "vfr": False},
+    **{"n_frames": 4, "preroll_frames": 0, "frame_step": 1, "fps_num": 25, "fps_den": 1, "vfr": False},
     **{"duration_s": 0.16, "width": 96, "height": 64, "has_audio": False},
     "captions": [("long", "text")],
     "scores": [("motion", 1.0)],

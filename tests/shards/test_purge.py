@@ -19,7 +19,7 @@ import pytest
 from vidcurate.clip import INDEX_SCHEMA
 from vidcurate.errors import RunDirectoryError
 from vidcurate.recipe.model import Limits, Pack
-from vidcurate.shards.pack import pack_selection, plan_digest
+from vidcurate.shards.pack import pack_selection
 from vidcurate.shards.purge import Gone, held, purge_shards
 
 from .conftest import SPANS, as_table, clip_row, film
@@ -93,9 +93,8 @@ def test_a_sample_leaves_its_shard_and_the_others_stay_as_they_are(rows, folder:
     one = rows[2]["clip_id"]
     (shard,) = held(folder, gone([one]))
     assert held(folder, gone([one])) == {shard: 1}
-    plan = plan_digest(as_table([r for r in rows if r["clip_id"] != one]), HOW)
 
-    done = purge_shards(folder, gone([one]), plan=plan)
+    done = purge_shards(folder, gone([one]))
     assert (done.samples, done.shards) == (1, (shard,))
     old = next(s for s in index["shards"] if s["path"] == shard)
     new = json.loads((folder / "index.json").read_text())
@@ -115,7 +114,7 @@ def test_a_sample_leaves_its_shard_and_the_others_stay_as_they_are(rows, folder:
     assert pq.read_schema(folder / name).equals(INDEX_SCHEMA)
 
     state = tree(folder)
-    again = purge_shards(folder, gone([one]), plan=plan)
+    again = purge_shards(folder, gone([one]))
     assert (again.samples, again.shards, again.bytes) == (0, (), 0)
     assert tree(folder) == state
     # Pack finds its selection packed: nothing is cut again.
@@ -147,12 +146,11 @@ def test_many_shards_go_in_batches(rows, folder: Path):
     out = [r["clip_id"] for r in rows if r["start"] == 0 or r["end"] == 2]
     going = held(folder, gone(out))
     assert len(going) > 1
-    done = purge_shards(folder, gone(out), plan="p", batch=1)
+    done = purge_shards(folder, gone(out), batch=1)
     assert done.samples == sum(going.values()) == len(out) == 4
     assert set(done.shards) == set(going)
     assert samples(folder) == {i: m for i, m in before.items() if i not in out}
     index = json.loads((folder / "index.json").read_text())
-    assert index["plan"] == "p"
     assert (
         sum(s["bytes"] for s in index["shards"])
         == sum(s["bytes"] for s in whole["shards"]) - done.bytes
@@ -179,8 +177,8 @@ def test_failed_and_encoded_clips_are_counted_and_named_no_more(films, tmp_path:
 
 def test_what_an_unfinished_pack_left_behind_goes(rows, folder: Path, tree):
     whole = tree(folder)
-    work = folder / ".work-abc"
-    work.mkdir()
+    work = folder / ".work" / "cuts-abc"
+    work.mkdir(parents=True)
     (work / f"{rows[0]['clip_id']}.mp4").write_bytes(b"cut")
     (folder / "native" / "abc-00000.tar").write_bytes(b"half")
     done = purge_shards(folder, gone(["nothing here"]))
@@ -188,8 +186,8 @@ def test_what_an_unfinished_pack_left_behind_goes(rows, folder: Path, tree):
     assert tree(folder) == whole
 
     never = folder.with_name("never")
-    (never / ".work-abc").mkdir(parents=True)
-    (never / ".work-abc" / "plan.json").write_text("{}")
+    (never / ".work" / "abc").mkdir(parents=True)
+    (never / ".work" / "abc" / "plan.json").write_text("{}")
     assert held(never, gone(["x"])) == {}
     purge_shards(never, gone(["x"]))
     assert files(never) == set()
@@ -216,10 +214,11 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import pyarrow as pa
-from vidcurate.shards import purge
+from vidcurate.shards import purge, rewrite
 
 folder, clips, name, calls = sys.argv[1:]
-real, left = getattr(purge, name), int(calls)
+place = rewrite if name == "_copy" else purge
+real, left = getattr(place, name), int(calls)
 
 def dies(*arguments, **options):
     global left
@@ -228,14 +227,14 @@ def dies(*arguments, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments, **options)
 
-setattr(purge, name, dies)
+setattr(place, name, dies)
 ids = pa.array(clips.split(), pa.string())
 purge.purge_shards(Path(folder), purge.Gone(ids, pa.array([], pa.string())))
 """
 
 
 @pytest.mark.parametrize(
-    ("name", "calls"), [("_rewrite", 2), ("write_index", 1), ("tidy", 1)], ids=str
+    ("name", "calls"), [("_copy", 2), ("write_index", 1), ("tidy", 1)], ids=str
 )
 def test_killed_at_any_moment_the_index_names_whole_files(made, folder: Path, tree, name, calls):
     before = samples(folder)

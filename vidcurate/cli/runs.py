@@ -158,13 +158,15 @@ def pack(
     selection: Annotated[
         str | None, typer.Option("--selection", help="Only this one; default all.")
     ] = None,
+    executor: Executor = None,
+    address: Address = None,
     json: Json = False,
 ) -> None:
-    """Pack the selected clips into bucketed tar shards with an index."""
+    """Pack the selected clips into bucketed tar shards with an index; again: only what changed."""
     from vidcurate.cli.progress import packing
     from vidcurate.run import passes
 
-    checked = _recipe_of(out, recipe, overrides)
+    checked = _recipe_of(out, recipe, overrides, executor=executor, address=address)
     if checked.pack is None:
         raise UserError("the recipe has no `pack` section; add one, for example pack: {}")
     with _opened(checked, out) as work, packing() as update:

@@ -115,16 +115,20 @@ def selected(reports: Mapping[str, SelectReport]) -> list[Row]:
 
 
 def packed(reports: Mapping[str, PackReport]) -> Iterator[str]:
-    """A line for each selection that was packed."""
+    """A line for each selection that was packed, and what is to be said of it."""
     width = max((len(str(r.folder)) for r in reports.values()), default=0)
     for i, report in enumerate(reports.values()):
         parts = [f"{count(report.samples, 'sample')} in {count(report.shards, 'shard')}"]
+        if report.removed or 0 < report.added < report.samples:  # it was packed before
+            parts[0] += f" ({report.added} added, {report.removed} removed)"
         if report.no_bucket:
             parts.append(f"{count(len(report.no_bucket), 'clip')} without a bucket left out")
         if report.failures:
             parts.append(f"{count(len(report.failures), 'clip')} could not be cut")
         head = "shards" if i == 0 else ""
         yield f"{head:6}  {str(report.folder).ljust(width)}  {', '.join(parts)}"
+        for note in report.notes:
+            yield f"{'':8}{note}"
 
 
 def hints(

@@ -33,7 +33,7 @@ from vidcurate.run.manifest import local_directory
 from vidcurate.run.process import available_cores
 from vidcurate.run.score import ScoreResult
 from vidcurate.run.tasks import Stats
-from vidcurate.shards.pack import CLIPS_A_TASK
+from vidcurate.shards.append import CLIPS_A_TASK
 
 RESAMPLES = 2_000
 _CHUNK = 2_000_000  # weights of the bootstrap that are held at a time

@@ -59,7 +59,7 @@ def run_ray(
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
 
-    with _Cluster(address), _quiet_core():
+    with Cluster(address), quiet_core():
         # An actor that only answers: it takes no core from the workers.
         limits = ray.remote(HostLimits).options(num_cpus=0).remote()
         count = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -148,7 +148,7 @@ class _RayWorker:
     ) -> None:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._fetcher = Fetcher(context.acquire, context.cache, _SharedLimits(limits), self._stop)
+        self._fetcher = Fetcher(context.acquire, context.cache, SharedLimits(limits), self._stop)
         self._worker = worker(
             context,
             self._fetcher,
@@ -172,7 +172,7 @@ class _RayWorker:
         return {"report": [pickle.dumps(report) for report in reports]}
 
 
-class _SharedLimits(HostLimits):
+class SharedLimits(HostLimits):
     """The limits that the whole cluster keeps together: an actor holds them."""
 
     def __init__(self, actor: Any) -> None:
@@ -242,7 +242,7 @@ class _SharedModels:
         """The actors end with the cluster's session."""
 
 
-class _Cluster:
+class Cluster:
     """Joins or starts Ray while the block runs; leaves alone one that the caller had started."""
 
     def __init__(self, address: str | None) -> None:
@@ -285,7 +285,7 @@ class _Cluster:
 
 
 @contextlib.contextmanager
-def _quiet_core() -> Iterator[None]:
+def quiet_core() -> Iterator[None]:
     """Keep Ray's C++ core off the terminal; what Python writes to stderr still gets there.
 
     The core writes its errors to file descriptor 2 as well as to its log, past Python's logging:

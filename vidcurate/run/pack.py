@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from vidcurate.acquire.fetch import Fetcher, cache_key
 from vidcurate.acquire.limits import HostLimits
-from vidcurate.clip import QUARANTINE_SCHEMA, RIGHTS, content_edges, short_hash, source_fields
-from vidcurate.errors import AcquireError, RunDirectoryError
+from vidcurate.clip import QUARANTINE_SCHEMA, RIGHTS, source_fields
+from vidcurate.errors import RunDirectoryError
 from vidcurate.operator.base import Annotator, VideoRow
 from vidcurate.operator.columns import column_name
 from vidcurate.recipe.model import Recipe
@@ -22,16 +22,11 @@ from vidcurate.run import tables
 from vidcurate.run.commit import Committer
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import write_part
+from vidcurate.run.pack_sources import Sources
 from vidcurate.run.quarantine import quarantine_row
 from vidcurate.run.tables import Run, literal, quoted
-from vidcurate.shards.index import read_index
-from vidcurate.shards.pack import (
-    PackFailure,
-    PackReport,
-    pack_selection,
-    plan_digest,
-    renew_selection,
-)
+from vidcurate.shards.append import Hands, NoSourceError, PackFailure, Threads
+from vidcurate.shards.pack import PackReport, pack_selection
 
 _NUMBERS = ("bool", "int32", "int64", "float32", "float64")
 _ARROW_NUMBERS = (pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64())
@@ -46,95 +41,60 @@ def pack(
     cache: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> PackReport:
-    """Pack one selection into OUT/shards/<selection>.
+    """Bring the shards in OUT/shards/<selection> to hold one selection.
 
-    Clips whose source cannot be had or that cannot be cut go to the quarantine (stage `pack`);
-    the others are packed.
+    Only sources of clips that the shards lack are asked for. Clips whose source cannot be had or
+    that cannot be cut go to the quarantine (stage `pack`); the others are packed.
 
     Args:
         lease: of the run directory, held. recipe: with a pack section.
         workers: child processes that cut at a time. cache: where downloads are kept.
-        progress: called with (clips that came to an end, clips in all).
+        progress: called with (clips that came to an end, clips to cut).
 
     Raises:
         RunDirectoryError: there is no such selection, or the shards cannot be written.
-        AcquireError: none of the sources can be had; what was packed before stays.
+        NoSourceError: none of the sources can be had; what was packed before stays.
+        UserError: the Ray cluster cannot be reached, or its workers keep dying.
     """
     assert recipe.pack is not None
     if not (lease.out / "selections" / selection / "selection.yaml").is_file():
         raise RunDirectoryError(
             f"{lease.out} has no selection {selection!r}; run `vidcurate select {lease.out}` first"
         )
-    lost: list[PackFailure] = []
     with tables.open(lease.out) as run:
         before = _faults_before(run)
-        renewed = _renewed(run, recipe, selection)
-        if renewed is not None:
-            _record(lease, selection, renewed.failures, before)
-            return renewed
-        rows = list(_rows(run, recipe, selection, cache, lost))
-        schema = _schema(run)
-    if lost and not rows:
-        _record(lease, selection, lost, before)
-        raise AcquireError(
-            f"{selection}: none of the {len(lost)} selected clips can be packed, as their sources "
-            f"cannot be had ({lost[0].error}); shards that were packed before are left as they are"
-        )
-    report = pack_selection(
-        pa.Table.from_pylist(rows, schema),
-        recipe.pack,
-        lease.out / "shards" / selection,
-        workers=workers,
-        limits=recipe.limits,
-        progress=progress,
-    )
-    report = replace(report, failures=(*lost, *report.failures))
+        clips = pa.Table.from_pylist(list(_selected(run, recipe, selection)), _schema(run))
+    try:
+        with _hands(recipe, lease.out, workers, cache) as hands:
+            report = pack_selection(
+                clips,
+                recipe.pack,
+                lease.out / "shards" / selection,
+                workers=workers,
+                limits=recipe.limits,
+                progress=progress,
+                hands=hands,
+            )
+    except NoSourceError as error:
+        _record(lease, selection, error.failures, before)
+        raise
     _record(lease, selection, report.failures, before)
     return report
 
 
-def plan_without(run: Run, recipe: Recipe, selection: str, gone: Collection[str]) -> str | None:
-    """The packer's plan of a packed selection once some of its clips are purged.
+@contextmanager
+def _hands(recipe: Recipe, out: Path, workers: int, cache: Path) -> Iterator[Hands]:
+    """Who cuts and writes: this machine, or the cluster that the recipe names."""
+    assert recipe.pack is not None
+    sources = Sources(out, recipe.acquire, cache, frozenset(_own_columns(recipe)))
+    if recipe.executor == "ray":
+        from vidcurate.run.pack_on_ray import RayHands
 
-    Args:
-        run: as it was before. gone: clip ids.
-
-    Returns:
-        what index.json's `plan` will be; None where the shards are not those of the selection.
-    """
-    index = read_index(run.out / "shards" / selection)
-    written = run.out / "selections" / selection / "selection.yaml"
-    if recipe.pack is None or index is None or not written.is_file():
-        return None
-    lost = _lost(run, selection, index)
-    rows = [r for r in _selected(run, recipe, selection) if r["clip_id"] not in lost]
-    clips = pa.Table.from_pylist(rows, _schema(run))
-    if plan_digest(clips, recipe.pack) != index["plan"]:
-        return None
-    left = pa.Table.from_pylist([r for r in rows if r["clip_id"] not in gone], clips.schema)
-    return plan_digest(left, recipe.pack)
-
-
-def _renewed(run: Run, recipe: Recipe, selection: str) -> PackReport | None:
-    """Where the shards hold the selection: the report, with the index brought up to date.
-
-    So that another caption costs no download. None where something is to be packed or tried again.
-    """
-    folder = run.out / "shards" / selection
-    index = read_index(folder)
-    if recipe.pack is None or index is None or _lost(run, selection, index):
-        return None
-    clips = pa.Table.from_pylist(list(_selected(run, recipe, selection)), _schema(run))
-    return renew_selection(clips, recipe.pack, folder)
-
-
-def _lost(run: Run, selection: str, index: Mapping[str, Any]) -> set[str]:
-    """Clips that are not in the shards as their sources could not be had."""
-    tried = {f["clip_id"] for f in index["failures"]}
-    faults = run.sql(
-        f"SELECT clip_id FROM quarantine WHERE stage = 'pack' AND operator = {literal(selection)}"
-    )
-    return set(faults.column(0).to_pylist()) - tried
+        with RayHands(recipe.pack, recipe.limits, sources, recipe.address) as hands:
+            yield hands
+    else:
+        locate = sources.locator(HostLimits())
+        yield Threads(recipe.pack, recipe.limits, workers, locate)
 
 
 def _schema(run: Run) -> pa.Schema:
@@ -142,9 +102,8 @@ def _schema(run: Run) -> pa.Schema:
     return pa.schema(
         [
             *run.schema("clips"),
-            pa.field("location", pa.string()),
-            pa.field("path", pa.string()),
-            pa.field("split", pa.string()),
+            *(pa.field(name, pa.string()) for name in ("location", "source_key", "content_id")),
+            *(pa.field(name, pa.string()) for name in ("video_own_id", "split")),
             pa.field("captions", text),
             pa.field("scores", pa.map_(pa.string(), pa.float64())),
             pa.field("rights", text),
@@ -154,29 +113,8 @@ def _schema(run: Run) -> pa.Schema:
     )
 
 
-def _rows(
-    run: Run, recipe: Recipe, selection: str, cache: Path, lost: list[PackFailure]
-) -> Iterator[dict[str, Any]]:
-    """The selected clips as the packer wants them; those without their source are `lost`."""
-    fetcher = Fetcher(recipe.acquire, cache, HostLimits(), threading.Event())
-    own = _own_columns(recipe)
-    paths: dict[str, Path | AcquireError] = {}
-    for row in _selected(run, recipe, selection):
-        source = VideoRow(
-            location=row["location"],
-            key=row["source_key"],
-            dataset_id=row["video_own_id"],
-            fields={name: row[name] for name in own if name in row},
-        )
-        path = _path(run.out, row, source, fetcher, paths)
-        if isinstance(path, AcquireError):
-            lost.append(PackFailure(row["clip_id"], row["video_id"], path))
-        else:
-            yield row | {"path": str(path)}
-
-
 def _selected(run: Run, recipe: Recipe, selection: str) -> Iterator[dict[str, Any]]:
-    """The selected clips as the packer wants them, but for their paths."""
+    """The selected clips as the packer and `Sources` want them."""
     rights = ", ".join(f"v.{name}" for name in RIGHTS)
     rows = run.sql(
         "SELECT c.*, v.location, v.source_key, v.dataset_id AS video_own_id, v.content_id, "
@@ -236,43 +174,6 @@ def caption_names(recipe: Recipe) -> dict[str, str]:
 def _own_columns(recipe: Recipe) -> set[str]:
     """The datasets' own columns of the clip table."""
     return {f.name for fields in source_fields(recipe).values() for f in fields.values()}
-
-
-def _path(
-    out: Path,
-    row: Mapping[str, Any],
-    source: VideoRow,
-    fetcher: Fetcher,
-    known: dict[str, Path | AcquireError],
-) -> Path | AcquireError:
-    """Where the clip's picture comes from: its own media, else its source."""
-    if row["media"] is not None:
-        return out / str(row["media"])
-    video = str(row["video_id"])
-    if video not in known:
-        try:
-            known[video] = _scored(fetcher.fetch(source).path, row)
-        except AcquireError as error:
-            known[video] = error
-    return known[video]
-
-
-def _scored(path: Path, row: Mapping[str, Any]) -> Path:
-    """The path, if it holds what was scored: cuts count in that file's own time base.
-
-    Raises:
-        AcquireError: it does not, or cannot be read.
-    """
-    try:
-        size, digest = content_edges(path)
-    except OSError as error:
-        raise AcquireError(f"{path}: cannot be read: {error.strerror}") from error
-    if short_hash(f"{size}:{digest}") != row["content_id"]:
-        raise AcquireError(
-            f"{path}: is not the file that was scored (a mirror or a download that came later, or "
-            "it was changed); put that one back, or score anew with --fresh"
-        )
-    return path
 
 
 def _faults_before(run: Run) -> dict[str, str]:

@@ -30,7 +30,6 @@ from vidcurate.run.commit import Committer
 from vidcurate.run.compact import compact
 from vidcurate.run.lease import Lease
 from vidcurate.run.manifest import ROW_GROUP, live_parts, read_manifests, write_part
-from vidcurate.run.pack import plan_without
 from vidcurate.run.purge_ids import Found, find
 from vidcurate.run.record import read_record
 from vidcurate.run.tables import Run, quoted
@@ -113,7 +112,6 @@ def purge(
         if dry_run:
             work.tell(run, found)
             return report
-        work.plan(run)
     committer = Committer(lease)
     committer.clean()
     parts = {"purged": [write_part(lease.out, "purged", found.new)]} if len(found.new) else {}
@@ -142,7 +140,6 @@ class _Purge:
         self.videos = purged.filter(is_video)
         clips = purged.filter(pc.invert(is_video))["id"].combine_chunks()
         self.gone = Gone(clips, self.videos["id"].combine_chunks())
-        self.plans: dict[str, str | None] = {}
         self.recipe: Recipe | None = None
         self.trouble = ""
         try:
@@ -172,14 +169,6 @@ class _Purge:
         downloads = [files for _, files in self.downloads()]
         self.report.media, self.report.downloads = len(files), len(downloads)
         self.report.bytes = sum(p.stat().st_size for group in (files, *downloads) for p in group)
-
-    def plan(self, run: Run) -> None:
-        """What the packer will say of its selections afterwards, while the rows are there."""
-        if self.recipe is not None:
-            gone = set(self.gone.clips.to_pylist())
-            for folder in self.packed():
-                if held(folder, self.gone):
-                    self.plans[folder.name] = plan_without(run, self.recipe, folder.name, gone)
 
     def finish(self) -> None:
         """Remove the bytes of what no table names any more, one kind of place after the other."""
@@ -252,7 +241,7 @@ class _Purge:
 
     def purge_shards(self) -> None:
         for folder in self.packed():
-            done = purge_shards(folder, self.gone, plan=self.plans.get(folder.name))
+            done = purge_shards(folder, self.gone)
             self.report.bytes += done.bytes
             if done.samples:
                 self.report.samples[folder.name] = done.samples

@@ -19,6 +19,7 @@ from vidcurate.durable import replacing
 from vidcurate.errors import RunDirectoryError
 
 INDEX_FILE = "index.json"
+_ROW_GROUP = 8192
 
 # What write_index finds itself.
 _COUNTED = ("schema_version", "digest", "columns", "rows", "buckets", "index", "shards")
@@ -59,6 +60,8 @@ def write_index(
 ) -> dict[str, Any]:
     """Join the rows of all shards in `index/<name>.parquet` and commit by writing index.json.
 
+    Row groups hold at least 8,192 rows, but for the last one: shards are smaller than is well read.
+
     Args:
         folder: of the selection's shards. name: of the index file, without suffix.
         parts: the index rows in order, as Parquet files or tables, one at a time.
@@ -71,6 +74,7 @@ def write_index(
     """
     digest = hashlib.sha256()
     columns = 0
+    waiting: list[pa.Table] = []
     relative = f"index/{name}.parquet"
     with (
         replacing(folder / relative) as temporary,
@@ -82,7 +86,11 @@ def write_index(
                 digest.update(line)
             said = rows.select(["clip_id", "captions", "scores"]).to_pylist()
             columns += int(columns_digest(said), 16)
-            writer.write_table(rows)
+            waiting.append(rows)
+            if sum(len(rows) for rows in waiting) >= _ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting = []
+        writer.write_table(pa.concat_tables([INDEX_SCHEMA.empty_table(), *waiting]))
     buckets: Counter[str] = Counter()
     for shard in shards:
         buckets[shard["bucket"]] += shard["rows"]
@@ -107,6 +115,23 @@ def about_of(index: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in index.items() if key not in _COUNTED}
 
 
+def totals(shards: Iterable[Mapping[str, Any]], appends: Mapping[str, Any]) -> dict[str, Any]:
+    """What index.json says of packed shards together: how samples were cut, and in which appends.
+
+    Args:
+        shards: each with rows, copied (samples whose packets are the source's) and append.
+        appends: by name; those that have no shard left are not in the result.
+    """
+    shards = list(shards)
+    used = {shard["append"] for shard in shards}
+    copied = sum(shard["copied"] for shard in shards)
+    return {
+        "copied": copied,
+        "encoded": sum(shard["rows"] for shard in shards) - copied,
+        "appends": {name: facts for name, facts in appends.items() if name in used},
+    }
+
+
 def columns_digest(rows: Iterable[Mapping[str, Any]]) -> str:
     """Of the captions and scores of samples in any order: what changes without their shards."""
     total = 0
@@ -117,23 +142,22 @@ def columns_digest(rows: Iterable[Mapping[str, Any]]) -> str:
     return f"{total % 2**256:064x}"
 
 
-def with_columns(file: Path, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[pa.Table]:
-    """Rows of an index file, a row group at a time, with the captions and scores of `rows`.
+def with_columns(
+    tables: Iterable[pa.Table], rows: Mapping[str, Mapping[str, Any]]
+) -> Iterator[pa.Table]:
+    """Index rows with the captions and scores of `rows`.
 
     Args:
-        rows: clip id -> `captions` and `scores`, as mappings; of all clips in the file.
+        rows: clip id -> `captions` and `scores`, as mappings; of all clips in the tables.
     """
-    with pq.ParquetFile(file) as index:
-        for group in range(index.num_row_groups):
-            table = index.read_row_group(group)
-            ids = table.column("clip_id").to_pylist()
-            for name in ("captions", "scores"):
-                values = pa.array(
-                    [list(rows[i][name].items()) for i in ids], INDEX_SCHEMA.field(name).type
-                )
-                place = INDEX_SCHEMA.get_field_index(name)
-                table = table.set_column(place, INDEX_SCHEMA.field(name), values)
-            yield table
+    for table in tables:
+        ids = table.column("clip_id").to_pylist()
+        changed = table
+        for name in ("captions", "scores"):
+            field = INDEX_SCHEMA.field(name)
+            values = pa.array([list(rows[i][name].items()) for i in ids], field.type)
+            changed = changed.set_column(INDEX_SCHEMA.get_field_index(name), field, values)
+        yield changed
 
 
 def _digest_lines(rows: pa.Table) -> Iterator[bytes]:

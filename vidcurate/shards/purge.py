@@ -6,9 +6,8 @@ tars go. Killed at any moment, index.json names whole files, and the next call e
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from vidcurate.clip import INDEX_SCHEMA, short_hash
-from vidcurate.durable import replacing
-from vidcurate.errors import RunDirectoryError
-from vidcurate.shards.index import about_of, read_index, write_index
-from vidcurate.shards.pack import tidy
-from vidcurate.shards.writer import TarWriter
+from vidcurate.clip import short_hash
+from vidcurate.shards.index import about_of, read_index, totals, write_index
+from vidcurate.shards.leftovers import tidy
+from vidcurate.shards.rewrite import index_rows, rewrite
 
 BATCH = 32 * 2**30
 """Bytes of tars that are written anew between two index.json: as much disk is needed meanwhile."""
-
-_Members = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -67,9 +61,7 @@ def held(folder: Path, gone: Gone) -> dict[str, int]:
     return {} if index is None else _held(folder, index, gone)
 
 
-def purge_shards(
-    folder: Path, gone: Gone, *, plan: str | None = None, batch: int = BATCH
-) -> ShardPurge:
+def purge_shards(folder: Path, gone: Gone, *, batch: int = BATCH) -> ShardPurge:
     """Remove samples from the shards of a selection; call it again after a kill.
 
     All other members stay byte for byte equal. A shard or bucket that is left empty goes, and so
@@ -77,7 +69,6 @@ def purge_shards(
 
     Args:
         folder: OUT/shards/<selection>. gone: what is to go.
-        plan: goes into index.json, so that pack sees its selection packed; None keeps the old one.
         batch: bytes of tars to write anew before index.json is replaced.
 
     Raises:
@@ -93,10 +84,11 @@ def purge_shards(
         about = _without(index, gone)
         if not chosen and about == {key: index[key] for key in about}:
             break
-        if plan is not None and len(chosen) == len(counts):
-            about["plan"] = plan
         before = sum(s["bytes"] for s in index["shards"])
-        index = _purge(folder, index, gone, chosen, about)
+        done = rewrite(folder, index, gone.among, chosen)
+        about |= totals(done.shards, index["appends"])
+        name = short_hash(f"purge:{index['digest']}")[:12]
+        index = write_index(folder, name, done.rows(), done.shards, about)
         tidy(folder, index)
         freed += before - sum(s["bytes"] for s in index["shards"])
         samples += sum(counts[path] for path in chosen)
@@ -107,29 +99,9 @@ def purge_shards(
 
 def _held(folder: Path, index: Mapping[str, Any], gone: Gone) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for rows in _rows(folder, index, ["clip_id", "video_id", "shard"]):
+    for rows in index_rows(folder, index, ["clip_id", "video_id", "shard"]):
         counts.update(rows["shard"].filter(pa.array(gone.among(rows))).to_pylist())
     return dict(counts)
-
-
-def _rows(
-    folder: Path, index: Mapping[str, Any], columns: list[str] | None = None
-) -> Iterator[pa.Table]:
-    """The index rows, a row group at a time."""
-    for name in index["index"]:
-        try:
-            with pq.ParquetFile(folder / name) as file:
-                for group in range(file.num_row_groups):
-                    yield file.read_row_group(group, columns)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise _damaged(folder / name, error) from error
-
-
-def _damaged(file: Path, why: object) -> RunDirectoryError:
-    return RunDirectoryError(
-        f"{file} is damaged ({why}); remove {file.parent.parent}, which holds copies of what is "
-        "purged, and pack again"
-    )
 
 
 def _first(index: Mapping[str, Any], counts: Mapping[str, int], batch: int) -> list[str]:
@@ -154,96 +126,3 @@ def _without(index: Mapping[str, Any], gone: Gone) -> dict[str, Any]:
         f for f in index["failures"] if f["clip_id"] not in clips and f["video_id"] not in videos
     ]
     return about
-
-
-def _purge(
-    folder: Path, index: Mapping[str, Any], gone: Gone, chosen: list[str], about: dict[str, Any]
-) -> dict[str, Any]:
-    """Write the chosen shards anew, then the index; gives what index.json holds now."""
-    # Of the index that it replaces: a call after a kill writes the same names again.
-    name = short_hash(f"purge:{index['digest']}")[:12]
-    stay: dict[str, list[dict[str, Any]]] = {path: [] for path in chosen}
-    names = pa.array(chosen, pa.string())
-    for table in _rows(folder, index, ["clip_id", "video_id", "shard", "sample_id", "members"]):
-        rows = table.filter(pc.is_in(table["shard"], value_set=names))
-        for row, goes in zip(rows.to_pylist(), gone.among(rows), strict=True):
-            if not goes:
-                stay[row["shard"]].append(row)
-            else:
-                about["copied" if _was_copied(folder, row) else "encoded"] -= 1
-    shards = []
-    moved: dict[str, tuple[str, Mapping[str, _Members]]] = {}
-    for shard in index["shards"]:
-        path = shard["path"]
-        if path not in stay:
-            shards.append(shard)
-        elif stay[path]:
-            new = f"{shard['bucket']}/{name}-{path.rpartition('-')[2]}"
-            members, facts = _rewrite(folder, path, new, stay[path])
-            shards.append(shard | facts)
-            moved[path] = (new, members)
-        else:
-            moved[path] = ("", {})
-    return write_index(folder, name, _moved(folder, index, gone, moved), shards, about)
-
-
-def _was_copied(folder: Path, row: Mapping[str, Any]) -> bool:
-    """Whether pack copied the packets of a sample, as its .json says."""
-    about = next(m for m in row["members"] if m["name"] == "json")
-    try:
-        with (folder / row["shard"]).open("rb") as tar:
-            return bool(json.loads(_read(tar, about))["copied"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder / row["shard"], error) from error
-
-
-def _read(tar: Any, member: Mapping[str, Any]) -> bytes:
-    tar.seek(member["offset"])
-    data: bytes = tar.read(member["size"])
-    if len(data) != member["size"]:
-        raise ValueError("it is cut short")
-    return data
-
-
-def _rewrite(
-    folder: Path, old: str, new: str, rows: list[dict[str, Any]]
-) -> tuple[dict[str, _Members], dict[str, Any]]:
-    """Copy the samples of `rows` from one tar to a new one: their members, and facts of the tar."""
-    try:
-        source = (folder / old).open("rb")
-    except OSError as error:
-        raise _damaged(folder / old, error) from error
-    members: dict[str, _Members] = {}
-    with source, replacing(folder / new) as temporary, TarWriter(temporary) as tar:
-        for row in rows:
-            mine = members[row["sample_id"]] = []
-            for member in row["members"]:
-                try:
-                    data = _read(source, member)
-                except ValueError as error:
-                    raise _damaged(folder / old, error) from error
-                added = tar.add(f"{row['sample_id']}.{member['name']}", data)
-                mine.append(member | {"offset": added.offset})
-    return members, {"path": new, "rows": len(rows), "bytes": tar.size, "sha256": tar.sha256}
-
-
-def _moved(
-    folder: Path,
-    index: Mapping[str, Any],
-    gone: Gone,
-    moved: Mapping[str, tuple[str, Mapping[str, _Members]]],
-) -> Iterator[pa.Table]:
-    """The index rows as they are from now on."""
-    names = pa.array(list(moved), pa.string())
-    for table in _rows(folder, index):
-        here = np.asarray(pc.is_in(table["shard"], value_set=names), dtype=bool)
-        if not here.any():
-            yield table
-            continue
-        rows = table.filter(pa.array(~(here & gone.among(table)))).to_pylist()
-        for row in rows:
-            if row["shard"] in moved:
-                row["shard"], members = moved[row["shard"]]
-                row["members"] = members[row["sample_id"]]
-        if rows:
-            yield pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
