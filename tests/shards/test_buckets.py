@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 
 import pytest
+from pydantic import ValidationError
 
-from vidcurate.recipe.model import Buckets, Fit, Pack
-from vidcurate.shards.buckets import NATIVE, Bucket, assign, bucket_size, crop_loss
-
-PACK = Pack(
-    buckets=Buckets(
-        short_side=(256, 480, 720),
-        aspect=("16:9", "4:3", "1:1", "9:16"),
-        frames=(1, 49, 97, 121),
-    ),
-    fit=Fit(no_bucket="report"),
+from vidcurate.recipe.model import Buckets, Fit
+from vidcurate.shards.buckets import (
+    NATIVE,
+    Bucket,
+    assign,
+    bucket_size,
+    crop_loss,
+    frame_step,
 )
+
+BUCKETS = Buckets(
+    short_side=(256, 480, 720), aspect=("16:9", "4:3", "1:1", "9:16"), frames=(1, 49, 97, 121)
+)
+STRICT = Fit(no_bucket="report")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +39,7 @@ PACK = Pack(
     ],
 )
 def test_assign(width: int, height: int, frames: int, name: str, size: tuple[int, int]) -> None:
-    bucket = assign(width, height, frames, PACK)
+    bucket = assign(width, height, frames, BUCKETS, STRICT)
     assert bucket == Bucket(name, *size, int(name.rsplit("_", 1)[1][:-1]))
 
 
@@ -43,19 +48,68 @@ def test_assign(width: int, height: int, frames: int, name: str, size: tuple[int
     [(320, 240, "too small"), (1920, 800, "2.4:1 loses 26 %"), (1000, 830, "1.2:1")],
 )
 def test_no_bucket(width: int, height: int, why: str) -> None:
-    loose = PACK.model_copy(update={"fit": Fit(no_bucket="native")})
     if why == "1.2:1":  # between 4:3 and 1:1: 10 % lost, which is allowed
-        assert assign(width, height, 50, PACK).name == "720p_4x3_49f"
+        assert assign(width, height, 50, BUCKETS, STRICT).name == "720p_4x3_49f"
         return
-    assert assign(width, height, 50, PACK) is None
-    assert assign(width, height, 50, loose) == NATIVE
+    assert assign(width, height, 50, BUCKETS, STRICT) is None
+    assert assign(width, height, 50, BUCKETS, Fit()) == NATIVE
 
 
 def test_too_few_frames_and_no_buckets_at_all() -> None:
-    long = Pack(buckets=Buckets(short_side=(256,), frames=(49,)), fit=Fit(no_bucket="report"))
-    assert assign(1280, 720, 48, long) is None
-    assert assign(1280, 720, 49, long).frames == 49
-    assert assign(33, 17, 1, Pack()) == NATIVE
+    long = Buckets(short_side=(256,), frames=(49,))
+    assert assign(1280, 720, 48, long, STRICT) is None
+    assert assign(1280, 720, 49, long, STRICT).frames == 49
+    assert assign(33, 17, 1, None, STRICT) == NATIVE
+
+
+@pytest.mark.parametrize(
+    ("skip", "frames", "name"),
+    [
+        ((), 100, "720p_16x9_97f"),
+        (("720p_16x9_97f",), 100, "720p_16x9_49f"),  # 1280*720*49 is more than 848*480*97
+        (("720p_16x9_97f", "720p_16x9_49f"), 100, "480p_16x9_97f"),
+        (("720p_16x9_49f",), 60, "480p_16x9_49f"),  # not the images of 720p
+        (("720p_16x9_1f",), 40, "480p_16x9_1f"),
+        ((f"{side}p_16x9_49f" for side in (256, 480, 720)), 60, None),
+    ],
+)
+def test_skipped_groups(skip: Iterable[str], frames: int, name: str | None) -> None:
+    buckets = Buckets(**BUCKETS.model_dump() | {"skip": tuple(skip)})
+    bucket = assign(1280, 720, frames, buckets, STRICT)
+    assert (bucket and bucket.name) == name
+
+
+def test_a_group_to_skip_must_be_one() -> None:
+    with pytest.raises(ValidationError, match="skip '720p_2x1_49f' is none of the groups"):
+        Buckets(**BUCKETS.model_dump() | {"skip": ("720p_2x1_49f",)})
+    assert len(BUCKETS.names()) == 3 * 4 * 4
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Buckets(short_side=(), frames=(1,))
+
+
+def test_of_two_aspects_equally_near_the_wider_is_taken() -> None:
+    """4:3 lies in the middle of 16:9 and 1:1, whichever is named first."""
+    for aspects in (("16:9", "1:1"), ("1:1", "16:9")):
+        buckets = Buckets(short_side=(256,), aspect=aspects, frames=(1,))
+        assert assign(640, 480, 1, buckets, Fit(max_crop=0.25)).name == "256p_16x9_1f"
+
+
+@pytest.mark.parametrize(
+    ("fps", "most", "step", "rate"),
+    [
+        (60000 / 1001, 30.0, 2, 30000 / 1001),
+        (60.02, 30.0, 2, 30.01),  # a measured rate
+        (30.02, 30.0, 1, 30.02),
+        (25.0, 30.0, 1, 25.0),
+        (50.0, 30.0, 2, 25.0),
+        (120.0, 30.0, 4, 30.0),
+        (240.0, 24.0, 16, 15.0),
+        (120.0, None, 1, 120.0),
+    ],
+)
+def test_frame_step_halves_the_rate(fps: float, most: float | None, step: int, rate: float) -> None:
+    assert frame_step(fps, Fit(max_fps=most)) == step
+    assert fps / step == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("short_side", [240, 256, 360 // 16 * 16, 480, 512, 720, 1088])

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vidcurate.operator.base import ColumnOperator, Editor, Operator, Source, Splitter
 from vidcurate.operator.columns import Column, Threshold, column_name
@@ -160,15 +160,27 @@ class Selection(Section):
     duplicates: Literal["drop", "keep"] = "drop"
 
 
-class Buckets(Section):
-    """The groups of (resolution, frames, aspect) that shards are made of.
+def bucket_name(short_side: int, aspect: str, frames: int) -> str:
+    """The name of a bucket, for example "720p_16x9_121f"."""
+    return f"{short_side}p_{aspect.replace(':', 'x')}_{frames}f"
 
-    short_side: pixels, multiples of 16. aspect: as "16:9". frames: counts of the form 4k+1.
+
+class Buckets(Section):
+    """The groups of (resolution, frames, aspect) that shards are made of: each with each.
+
+    A clip goes to the aspect nearest to its own, and there to the largest short side that needs no
+    upscaling and the most frames that it has.
+
+    short_side: pixels, multiples of 16; the long side is rounded down to one. aspect: as "16:9".
+    frames: counts of the form 4k+1.
+    skip: names of groups that are not made ("720p_1x1_121f"), as too few clips would be in them:
+        their clips go to the next smaller one that they fit.
     """
 
-    short_side: tuple[int, ...]
-    aspect: tuple[str, ...] = ("16:9", "4:3", "1:1", "3:4", "9:16")
-    frames: tuple[int, ...]
+    short_side: tuple[int, ...] = Field(min_length=1)
+    aspect: tuple[str, ...] = Field(default=("16:9", "4:3", "1:1", "3:4", "9:16"), min_length=1)
+    frames: tuple[int, ...] = Field(min_length=1)
+    skip: tuple[str, ...] = ()
 
     @field_validator("short_side")
     @classmethod
@@ -201,6 +213,23 @@ class Buckets(Section):
                 )
         return ratios
 
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        every = set(self.names())
+        for name in self.skip:
+            if name not in every:
+                raise ValueError(f"skip {name!r} is none of the groups, as {min(every)!r} is")
+        return self
+
+    def names(self) -> list[str]:
+        """The names of all groups, those to skip included."""
+        return [
+            bucket_name(side, aspect, count)
+            for side in self.short_side
+            for aspect in self.aspect
+            for count in self.frames
+        ]
+
     def ratio(self, aspect: str) -> Fraction:
         """The aspect as a fraction, width over height."""
         width, height = aspect.split(":")
@@ -210,10 +239,13 @@ class Buckets(Section):
 class Fit(Section):
     """How clips meet buckets.
 
+    upscale: never: no clip goes to a bucket that is larger than its picture.
     max_crop: largest share of the picture that a bucket may cut away.
-    max_short_side: larger pictures are scaled down to it, which encodes them; None leaves all.
+    max_short_side: pixels; larger pictures are scaled down to it (to even sides), which encodes
+        them, once and from the source; None leaves all.
     max_fps: of faster clips every second frame is trained on, or every fourth and so on, until
-        they are within it; None keeps all frames.
+        they are within it (1 % above it is within); None keeps all frames. Clips that are encoded
+        anew hold only those frames; copied ones hold all, and the index says which are meant.
     no_bucket: "native" packs a clip that fits no bucket at its own size (bucket `native`),
         "report" leaves it out and counts it.
     """
@@ -226,7 +258,12 @@ class Fit(Section):
 
 
 class Encode(Section):
-    """Re-encode packed clips at the bucket's size instead of copying their packets."""
+    """Re-encode packed clips at the bucket's size instead of copying their packets.
+
+    crf: constant quality, in the codec's own measure: less is better and larger. preset: x264's
+        names ("veryfast" to "veryslow"), which stand for like speeds of the other codecs.
+    codec "ffv1" is lossless, as H.264 with quantiser 0, and keeps the source's size.
+    """
 
     codec: Literal["h264", "hevc", "av1", "vp9", "ffv1"] = "h264"
     crf: Annotated[int, Field(ge=0, le=63)] = 17
@@ -236,11 +273,13 @@ class Encode(Section):
 class Pack(Section):
     """How the selected clips become shards.
 
-    buckets: "auto" chooses them from the clips' own sizes and lengths; None packs every clip at its
-        own size into the bucket `native`.
+    buckets: "auto" chooses them from the clips' own sizes and lengths, so that little is lost and
+        each holds enough clips, and says what it chose; a selection that grows keeps them. None
+        packs every clip at its own size into the bucket `native`.
     encode: "copy" (packets as they are wherever the picture stays), or how to re-encode.
     audio: packed clips keep their sound track; "member" puts it into a file of its own (`.m4a`)
-        beside a silent `.mp4`. shard_size: a tar is closed past this.
+        beside a silent `.mp4`, in time with it; false leaves it out.
+    shard_size: a tar is closed before it grows past this. seed: of the order of clips in shards.
     """
 
     buckets: Buckets | Literal["auto"] | None = None

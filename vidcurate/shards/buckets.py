@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from vidcurate.recipe.model import Buckets, Fit
+from vidcurate.recipe.model import Buckets, Fit, bucket_name
 
 _STEP = 16
 _RATE_SLACK = 0.01  # rates are measured: 30.02 is 30
@@ -59,8 +60,9 @@ def assign(
 ) -> Bucket | None:
     """The bucket of a clip; None where it has none and `fit.no_bucket` is "report".
 
-    The aspect nearest to the clip's, if it cuts away at most `fit.max_crop`; of it the largest
-    short side that needs no upscaling; the most frames that the clip has.
+    Of the aspect nearest to the clip's: the bucket of most pixels times frames among those that
+    need no upscaling, cut away at most `fit.max_crop` and have no more frames than the clip. That
+    is the largest short side and the most frames, where `buckets.skip` leaves these.
 
     Args:
         width, height: pixels as displayed, after crop and resize. n_frames: those trained on.
@@ -68,20 +70,43 @@ def assign(
     """
     if buckets is None:
         return NATIVE
-    frames = max((f for f in buckets.frames if f <= n_frames), default=None)
-    if frames is not None:
-        aspect = _nearest(Fraction(width, height), buckets)
-        for short_side in sorted(buckets.short_side, reverse=True):
-            size = bucket_size(short_side, buckets.ratio(aspect))
-            fits = size[0] <= width and size[1] <= height
-            if fits and crop_loss(width, height, *size) <= fit.max_crop:
-                name = f"{short_side}p_{aspect.replace(':', 'x')}_{frames}f"
-                return Bucket(name, *size, frames)
+    aspect = _nearest(Fraction(width, height), buckets)
+    sides = []
+    for short_side in buckets.short_side:
+        size = bucket_size(short_side, buckets.ratio(aspect))
+        fits = size[0] <= width and size[1] <= height
+        if fits and crop_loss(width, height, *size) <= fit.max_crop:
+            sides.append(short_side)
+    found = largest(buckets, aspect, sides, [f for f in buckets.frames if f <= n_frames])
+    if found is not None:
+        return found
     return NATIVE if fit.no_bucket == "native" else None
 
 
+def largest(
+    buckets: Buckets, aspect: str, sides: Iterable[int], frames: Sequence[int]
+) -> Bucket | None:
+    """The bucket of most pixels times frames among these; None where there is none.
+
+    What has frames for more is never put among the images for lack of other buckets.
+    """
+    best: Bucket | None = None
+    most = (0, 0)
+    for short_side in sides:
+        width, height = bucket_size(short_side, buckets.ratio(aspect))
+        for count in [f for f in frames if f > 1] or frames:
+            name = bucket_name(short_side, aspect, count)
+            size = (width * height * count, count)
+            if size > most and name not in buckets.skip:
+                best, most = Bucket(name, width, height, count), size
+    return best
+
+
 def _nearest(ratio: Fraction, buckets: Buckets) -> str:
-    def distance(aspect: str) -> float:
-        return abs(math.log(ratio / buckets.ratio(aspect)))
+    """The aspect nearest to a ratio by their quotient, of two the wider; exact, without floats."""
+
+    def distance(aspect: str) -> tuple[Fraction, Fraction]:
+        quotient = ratio / buckets.ratio(aspect)
+        return max(quotient, 1 / quotient), -buckets.ratio(aspect)
 
     return min(buckets.aspect, key=distance)
