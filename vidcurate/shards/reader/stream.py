@@ -187,7 +187,8 @@ class Stream:
             raise UserError(
                 f"data set {self.source}: window {at.window} of epoch {at.epoch} had the batches "
                 f"{at.check} when the state was saved, and now has {window.digest}; the cost or "
-                "token function has changed: use the former one, or begin without the state"
+                "token function or the limits of native samples have changed: use the former "
+                "ones, or begin without the state"
             )
 
 
