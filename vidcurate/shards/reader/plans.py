@@ -64,8 +64,8 @@ class BucketBatches:
 
     Args:
         size: samples in a batch; by name of the bucket, `*` being all others (needed unless all
-            buckets of the index are named), or one number for all buckets. Samples of the bucket `native`, whose sizes differ, are batched one by one
-            unless the mapping names it.
+            buckets of the index are named), or one number for all buckets. Samples of the bucket
+            `native`, whose sizes differ, are batched one by one unless the mapping names it.
         cost: of each sample; that of a batch is their sum. Default: frames * height * width.
         neighbours: batches in a run of near-equal cost. Steps of as many ranks, or of a divisor of
             it, wait least for their slowest rank; 1 mixes best, for a single rank.
