@@ -69,6 +69,27 @@ def target_size(width: int, height: int, short_side: int | Literal["native"]) ->
     return max(1, round(width * ratio)), max(1, round(height * ratio))
 
 
+@functools.lru_cache(maxsize=256)  # as above
+def _part(
+    crop: Box, shown_width: int, shown_height: int, rotation: int, height: int, width: int
+) -> tuple[slice, slice]:
+    """Rows and columns that a box of the displayed picture has in a plane of that size."""
+    left, top = Fraction(crop.x, shown_width), Fraction(crop.y, shown_height)
+    right = Fraction(crop.x + crop.width, shown_width)
+    bottom = Fraction(crop.y + crop.height, shown_height)
+    if rotation == 90:
+        left, top, right, bottom = top, 1 - right, bottom, 1 - left
+    elif rotation == 180:
+        left, top, right, bottom = 1 - right, 1 - bottom, 1 - left, 1 - top
+    elif rotation == 270:
+        left, top, right, bottom = 1 - bottom, left, 1 - top, right
+    x, y = min(width - 1, round(left * width)), min(height - 1, round(top * height))
+    return (
+        slice(y, max(y + 1, round(bottom * height))),
+        slice(x, max(x + 1, round(right * width))),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """How frames of one kind are read: everything that follows from `_key`."""
@@ -217,19 +238,8 @@ class Converter:
 
     def _cropped(self, plane: Plane, crop: Box) -> Plane:
         """The part of a plane, in the coded orientation, that a box of the display covers."""
-        info = self.info
-        left, top = Fraction(crop.x, info.width), Fraction(crop.y, info.height)
-        right = Fraction(crop.x + crop.width, info.width)
-        bottom = Fraction(crop.y + crop.height, info.height)
-        if info.rotation == 90:
-            left, top, right, bottom = top, 1 - right, bottom, 1 - left
-        elif info.rotation == 180:
-            left, top, right, bottom = 1 - right, 1 - bottom, 1 - left, 1 - top
-        elif info.rotation == 270:
-            left, top, right, bottom = 1 - bottom, left, 1 - top, right
-        height, width = plane.shape[:2]
-        x, y = min(width - 1, round(left * width)), min(height - 1, round(top * height))
-        return plane[y : max(y + 1, round(bottom * height)), x : max(x + 1, round(right * width))]
+        info, (height, width) = self.info, plane.shape[:2]
+        return plane[_part(crop, info.width, info.height, info.rotation, height, width)]
 
     def _upright(self, picture: Plane, *, fresh: bool) -> Pixels:
         """The picture as displayed, in memory of its own."""

@@ -104,18 +104,28 @@ def probe(path: Path, *, max_pixels: int, max_duration: float) -> VideoInfo:
         # Before decoding: the limit guards the decoder's memory too.
         _check_size(path, stream.width, stream.height, max_pixels)
         frame = _first_frame(container, stream, path)
-        return _describe(path, container, stream, frame, duration=duration, max_pixels=max_pixels)
+        return describe(path, container, stream, frame, size=file_size(path), max_pixels=max_pixels)
 
 
-def _describe(
+def describe(
     path: Path,
     container: InputContainer,
     stream: VideoStream,
     frame: VideoFrame,
     *,
-    duration: float,
+    size: int,
     max_pixels: int,
 ) -> VideoInfo:
+    """What an open file and a frame of it tell; `start_pts` is that frame's.
+
+    Args:
+        path: the file, or its name where it is in memory. size: bytes of it.
+        max_pixels: a larger picture is refused.
+
+    Raises:
+        RefusedMediaError: the picture is too large.
+    """
+    duration = stated_duration(container, stream)
     assert stream.time_base is not None
     sar = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
     if not Fraction(1, _MAX_SAR) <= sar <= _MAX_SAR:
@@ -125,7 +135,6 @@ def _describe(
     width, height = display_size(frame.width, frame.height, sar, rotation)
     _check_size(path, frame.width, frame.height, max_pixels)
     _check_size(path, width, height, max_pixels)
-    size = file_size(path)
     bitrate = stream.bit_rate or container.bit_rate or (size * 8 / duration if duration else 0)
     audio = next((s for s in container.streams.audio if _decodable(s)), None)
     context = stream.codec_context
