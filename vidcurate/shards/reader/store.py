@@ -440,16 +440,16 @@ def _groups(ranges: Sequence[tuple[str, int, int]]) -> Iterator[list[int]]:
 
 def _status(error: BaseException | None) -> int | None:
     """The HTTP status that an error of a store bears, whichever library it is of."""
-    while error is not None:
-        for name in ("status", "status_code", "code"):
-            value = getattr(error, name, None)
-            if isinstance(value, int) and 400 <= value < 600:
-                return value
+    # Not of its causes: aiohttp's for an answer that broke off bears a made-up 400.
+    for name in ("status", "status_code", "code"):
+        value = getattr(error, name, None)
+        if isinstance(value, int) and 400 <= value < 600:
+            return value
+    while error is not None:  # botocore's error is the cause of what s3fs raises
         response = getattr(error, "response", None)
-        if isinstance(response, dict):  # botocore's
+        if isinstance(response, dict):
             value = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if isinstance(value, int):
-                return value
+            return value if isinstance(value, int) else None
         error = error.__cause__
     return None
 
