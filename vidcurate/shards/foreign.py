@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidcurate.child import Child
-from vidcurate.clip import INDEX_SCHEMA, is_url, short_hash
+from vidcurate.clip import INDEX_SCHEMA, short_hash
 from vidcurate.errors import (
     DataError,
     RunDirectoryError,
@@ -35,9 +35,11 @@ from vidcurate.errors import (
 )
 from vidcurate.recipe.model import Limits
 from vidcurate.shards.buckets import NATIVE
-from vidcurate.shards.foreign_rows import TarEnd, TarReadError, TarTask
+from vidcurate.shards.foreign_rows import TarEnd, TarTask
 from vidcurate.shards.index import read_index, write_index
+from vidcurate.shards.inspection import local
 from vidcurate.shards.tar_samples import TarFault, TarSample, tar_samples
+from vidcurate.shards.tar_stream import TarReadError
 
 INDEXED = "indexed"
 """The key of an index.json that `vidcurate index` wrote."""
@@ -159,17 +161,6 @@ def index_tars(
         renamed=int(np.isin(keys, repeated).sum()),
         digest=index["digest"],
     )
-
-
-def local(path: Path | str) -> Path:
-    """A path on this machine.
-
-    Raises:
-        UserError: it is a URL.
-    """
-    if is_url(str(path)):
-        raise UserError(f"{path}: only local paths are read here; copy or mount it first")
-    return Path(path)
 
 
 def _tars(folder: Path) -> dict[str, Path]:

@@ -13,24 +13,20 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from vidcurate.clip import INDEX_VERSION, is_url, url_key, video_id
-from vidcurate.errors import AcquireError, DataError, RowError, StorageError
+from vidcurate.errors import DataError, RowError, StorageError
 from vidcurate.media.whole_file import WholeFile, whole_file
 from vidcurate.recipe.model import Limits
 from vidcurate.shards.buckets import NATIVE, Bucket, bucket_size
 from vidcurate.shards.tar_samples import Place, TarSample
+from vidcurate.shards.tar_stream import TarReadError, TarStream
 
-_CHUNK = 1024 * 1024
 _MAX_TEXT = 16 * 1024**2
 _TEXTS = ("json", "txt")
 _BUCKET = re.compile(r"([1-9]\d*)p_([1-9]\d*)x([1-9]\d*)_([1-9]\d*)f")
 _VIDEO_IDS = ("videoid", "videoID", "video_id", "youtube_id")
-
-
-class TarReadError(AcquireError):
-    """A tar cannot be read on: what was read of it before is of no use either."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def rows_job(task: TarTask) -> Iterator[dict[str, Any] | DataError | TarEnd | No
     except OSError as error:
         raise TarReadError(f"it cannot be read: {error.strerror or error}") from error
     with file:
-        stream = _Stream(file)
+        stream = TarStream(file)
         for sample in task.samples[task.done :]:
             try:
                 texts, sums = _contents(stream, sample, task.video)
@@ -88,38 +84,8 @@ def rows_job(task: TarTask) -> Iterator[dict[str, Any] | DataError | TarEnd | No
         yield TarEnd(stream.place, stream.digest.hexdigest())
 
 
-class _Stream:
-    """A tar as it is read from front to end. place: bytes read; digest: of these."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.place = 0
-        self.digest = hashlib.sha256()
-        self._file = file
-
-    def read(self, size: int | None) -> Iterator[bytes]:
-        """The next bytes, in pieces; None: all to the end."""
-        while size is None or size > 0:
-            try:
-                chunk = self._file.read(_CHUNK if size is None else min(size, _CHUNK))
-            except OSError as error:
-                text = f"it cannot be read at byte {self.place}: {error.strerror or error}"
-                raise TarReadError(text) from error
-            if not chunk:
-                if size is None:
-                    return
-                raise TarReadError("it became shorter while it was read")
-            self.digest.update(chunk)
-            self.place += len(chunk)
-            size = None if size is None else size - len(chunk)
-            yield chunk
-
-    def skip_to(self, offset: int) -> None:
-        for _ in self.read(offset - self.place):
-            pass
-
-
 def _contents(
-    stream: _Stream, sample: TarSample, video: Path
+    stream: TarStream, sample: TarSample, video: Path
 ) -> tuple[dict[str, bytes], dict[str, str]]:
     """The sample's .json and .txt by suffix, and the sha256 of its video and .m4a.
 
@@ -147,7 +113,7 @@ def _contents(
     return texts, sums
 
 
-def _written(stream: _Stream, place: Place, path: Path) -> str:
+def _written(stream: TarStream, place: Place, path: Path) -> str:
     """Copy a member to a file; its sha256."""
     digest = hashlib.sha256()
     try:

@@ -55,6 +55,12 @@ class TarFault:
     reason: str
 
 
+def split_name(name: str) -> tuple[str, str] | None:
+    """The key and the suffix, in lower case, of a member's name; None where it is of no sample."""
+    match = _NAME.fullmatch(name)
+    return None if match is None or _META.match(name) else (match[1], match[2].lower())
+
+
 def tar_samples(tar: Path) -> Iterator[TarSample | TarFault]:
     """The samples of a tar in order, and what is wrong with it.
 
@@ -102,8 +108,8 @@ def _after_break(
 ) -> Iterator[TarSample | TarFault]:
     """What is to say of the end of a broken tar; `last`: the sample that it breaks off after."""
     reason = str(error).removeprefix(f"{tar}: ")
-    match = _NAME.fullmatch((error.member or "") if isinstance(error, BrokenTarError) else "")
-    half = match[1] if match else (last.key if last else None)
+    parts = split_name((error.member or "") if isinstance(error, BrokenTarError) else "")
+    half = parts[0] if parts else (last.key if last else None)
     if last is not None and last.key != half:
         yield last
     if half is not None:
@@ -116,13 +122,11 @@ def _members(tar: Path) -> Iterator[tuple[str, Place] | TarFault]:
     for info in tar_members(tar):
         if info.isdir() or _META.match(info.name):
             continue
-        match = _NAME.fullmatch(info.name)
+        parts = split_name(info.name)
         if reason := _refused(info):
-            key = match[1] if match else None
-            yield TarFault(key, info.offset_data, f"{info.name!r}: {reason}")
-        elif match is not None:
-            place = Place(match[2].lower(), info.name, info.offset_data, info.size)
-            yield match[1], place
+            yield TarFault(parts and parts[0], info.offset_data, f"{info.name!r}: {reason}")
+        elif parts is not None:
+            yield parts[0], Place(parts[1], info.name, info.offset_data, info.size)
 
 
 def _refused(info: tarfile.TarInfo) -> str | None:
