@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from vidcurate.errors import DecodeError, UnsupportedMediaError
 from vidcurate.media.decode import SEEKABLE
@@ -48,7 +50,25 @@ def read_audio(info: VideoInfo, start: float, end: float, rate: int) -> Samples 
     """
     if not info.has_audio:
         return None
-    reading = _Reading(info, start, end, rate)
+    zero = info.start_pts * info.time_base
+    return interval(lambda: open_video(info.path), info.path, zero, start, end - start, rate)
+
+
+def interval(
+    open_file: Callable[[], InputContainer],
+    name: Path | str,
+    zero: Fraction,
+    start: float,
+    seconds: float,
+    rate: int,
+) -> Samples:
+    """What `read_audio` gives of that many seconds, from any file that has a sound track.
+
+    Args:
+        open_file: opens the file. name: of it, for messages.
+        zero: seconds at which source time begins, on the file's own clock.
+    """
+    reading = _Reading(open_file, name, zero, start, seconds, rate)
     try:
         return reading.samples()
     finally:
@@ -58,26 +78,35 @@ def read_audio(info: VideoInfo, start: float, end: float, rate: int) -> Samples 
 class _Reading:
     """One interval on its way from packets to samples."""
 
-    def __init__(self, info: VideoInfo, start: float, end: float, rate: int) -> None:
-        self.info, self.start, self.end, self.rate = info, start, end, rate
-        self.zero = float(info.start_pts * info.time_base)
+    def __init__(
+        self,
+        open_file: Callable[[], InputContainer],
+        name: Path | str,
+        zero: Fraction,
+        start: float,
+        seconds: float,
+        rate: int,
+    ) -> None:
+        self.start, self.end, self.rate = start, start + seconds, rate
+        self._count = round(seconds * rate)
         self.fault = ""
+        self._open_file, self._name, self._zero = open_file, name, zero
         self._open()
 
     def _open(self) -> None:
-        self.container: InputContainer = open_video(self.info.path)
+        self.container: InputContainer = self._open_file()
         stream = next((s for s in self.container.streams.audio if s.codec_context), None)
         if stream is None:
             self.container.close()
             raise UnsupportedMediaError(
-                f"{self.info.path}: no decoder for the sound track; convert the file, or leave out "
+                f"{self._name}: no decoder for the sound track; convert the file, or leave out "
                 "the steps that listen to it"
             )
         self.stream: AudioStream = stream
 
     def samples(self) -> Samples:
         """The interval's samples; raises as `read_audio` does."""
-        found = np.zeros(round((self.end - self.start) * self.rate), np.float32)
+        found = np.zeros(self._count, np.float32)
         heard = False
         for time, block in self._blocks():
             heard = True
@@ -87,7 +116,7 @@ class _Reading:
                 found[low:high] = block[low - at : high - at]
         if not heard and self.fault:
             raise DecodeError(
-                f"{self.info.path}: no sound between {self.start:.2f} and {self.end:.2f} s can be "
+                f"{self._name}: no sound between {self.start:.2f} and {self.end:.2f} s can be "
                 f"decoded: {self.fault}"
             )
         return np.clip(found, -1, 1, out=found)
@@ -132,8 +161,7 @@ class _Reading:
 
     def _entries(self) -> Iterator[bool]:
         """Go to one place after the other where reading may begin; False at the beginning."""
-        info = self.info
-        if self.start > _PREROLL and info.container.startswith(SEEKABLE):
+        if self.start > _PREROLL and self.container.format.name.startswith(SEEKABLE):
             for margin in _MARGINS:
                 ahead = self.start - _PREROLL - margin
                 if ahead > 0 and self._seek(ahead):
@@ -143,11 +171,16 @@ class _Reading:
         yield False
 
     def _seek(self, time: float) -> bool:
-        """Go to the picture's key frame at or before a time: pictures are what is indexed."""
-        picture = video_stream(self.container, self.info.path)
-        pts = self.info.start_pts + math.floor(Fraction(time) / self.info.time_base)
+        """Go to the key frame at or before a time: of the picture, as that is what is indexed."""
+        stream: AudioStream | VideoStream
         try:
-            self.container.seek(pts, stream=picture)
+            stream = video_stream(self.container, self._name)
+        except UnsupportedMediaError:  # sound alone
+            stream = self.stream
+        assert stream.time_base is not None
+        pts = math.floor((Fraction(time) + self._zero) / stream.time_base)
+        try:
+            self.container.seek(pts, stream=stream)
         except av.FFmpegError:
             return False
         return True
@@ -155,6 +188,7 @@ class _Reading:
     def _timed(self) -> Iterator[tuple[float, AudioFrame]]:
         """Decoded frames from where reading stands, with the source time of their beginning."""
         packets = self.container.demux(self.stream)
+        zero = float(self._zero)
         after = -math.inf
         while True:
             try:
@@ -167,7 +201,7 @@ class _Reading:
                 self.fault = error.strerror or type(error).__name__
                 continue
             for frame in frames:
-                time = after if frame.time is None else frame.time - self.zero
+                time = after if frame.time is None else frame.time - zero
                 if math.isfinite(time):
                     after = time + frame.samples / frame.sample_rate
                     yield time, frame
