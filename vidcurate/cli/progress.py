@@ -74,6 +74,13 @@ def packing() -> Iterator[Callable[[str, int, int], None]]:
         )
 
 
+@contextmanager
+def working(title: str) -> Iterator[_Show]:
+    """Show other work while the block runs; gives what is called with (text, done, in all)."""
+    with _shown(title) as show:
+        yield show
+
+
 class _Counter(threading.Thread):
     """Counts the source's videos beside the run."""
 

@@ -69,7 +69,9 @@ class _Tile:
 
     @property
     def size(self) -> tuple[int, int]:
-        width = min(round(math.sqrt(_FRAME * self.aspect)), (_WIDTH - 2 * _MARGIN) // self.count)
+        # At least two tiles stand beside each other.
+        most = ((_WIDTH - 2 * _MARGIN - _GAP) // 2 + _SEAM) // self.count - _SEAM
+        width = min(round(math.sqrt(_FRAME * self.aspect)), most)
         return width, round(width / self.aspect)
 
     @property
@@ -297,10 +299,13 @@ def _rows(tiles: Sequence[_Tile]) -> Iterator[list[_Tile]]:
 
 
 def _tile_row(tiles: Sequence[_Tile]) -> Any:
-    high = max(tile.size[1] for tile in tiles)
-    band = _blank(high + 3 * _LINE + 22)
+    captions = [
+        _wrapped(caption_of(dict(tile.row["captions"])), tile.width, 14, 2) for tile in tiles
+    ]
+    bottoms = [t.size[1] + len(lines) * _LINE for t, lines in zip(tiles, captions, strict=True)]
+    band = _blank(max(bottoms) + _LINE + 20)
     left = _MARGIN
-    for tile in tiles:
+    for tile, caption in zip(tiles, captions, strict=True):
         width, height = tile.size
         for i in range(tile.count):
             x = left + i * (width + _SEAM)
@@ -317,8 +322,7 @@ def _tile_row(tiles: Sequence[_Tile]) -> Any:
         facts = [f"{row['width']} \N{MULTIPLICATION SIGN} {row['height']}"]
         facts += [f"{row['n_frames']} frames", rate, format.span(row["duration_s"])]
         _write(band, "  \N{MIDDLE DOT}  ".join(facts), (left, top), 12, _DIM)
-        caption = caption_of(dict(row["captions"]))
-        for i, line in enumerate(_wrapped(caption, tile.width, 14, 2), 1):
+        for i, line in enumerate(caption, 1):
             _write(band, line, (left, top + i * _LINE), 14, _TEXT)
         left += tile.width + _GAP
     return band
