@@ -58,10 +58,10 @@ class ClipPackets:
                     continue
                 if packet.pts is None:
                     return None
-                # No later packet is shown before this one's dts.
-                known = last is not None and len(shown) > last and packet.dts is not None
-                if known and sorted(shown)[last] < packet.dts:
-                    break
+                if last is not None and len(shown) > last:
+                    dts = packet.dts  # no later packet is shown before it
+                    if dts is not None and sorted(shown)[last] < dts:
+                        break
                 packets.append(packet)
                 if key is None and packet.is_keyframe:
                     key = packet.pts

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+from av.container import InputContainer
+
 from vidcurate.errors import UnsupportedMediaError
 from vidcurate.media.audio import Samples, interval
 from vidcurate.media.clip_packets import ClipPackets
@@ -36,26 +38,23 @@ def read_sound(
     with open_data(data, name, search=False) as container:
         if not container.streams.audio:
             return None
-    return interval(
-        lambda: open_data(data, name, search=False), name, _zero(data, name), start, seconds, rate
-    )
+        zero = _zero(container, data, name)
+    return interval(lambda: open_data(data, name, search=False), name, zero, start, seconds, rate)
 
 
-def _zero(data: bytes, name: str) -> Fraction:
+def _zero(container: InputContainer, data: bytes, name: str) -> Fraction:
     """Seconds of the first shown frame on the file's clock; 0 where it has no pictures."""
-    with open_data(data, name, search=False) as container:
-        try:
-            stream = video_stream(container, name)
-        except UnsupportedMediaError:
-            return Fraction(0)
-        base = stream.time_base
-        assert base is not None
-        if stream.codec_context is None:  # FFmpeg has no decoder for it
-            return Fraction(stream.start_time or 0) * base
-        packets = ClipPackets.read(container, stream, 0)
-        if packets is not None and packets.times:
-            return packets.times[0] * base
-    with open_data(data, name) as container:
+    try:
         stream = video_stream(container, name)
+    except UnsupportedMediaError:
+        return Fraction(0)
+    assert stream.time_base is not None
+    if stream.codec_context is None:  # FFmpeg has no decoder for it
+        return Fraction(stream.start_time or 0) * stream.time_base
+    packets = ClipPackets.read(container, stream, 0)
+    if packets is not None and packets.times:
+        return packets.times[0] * stream.time_base
+    with open_data(data, name) as searched:
+        stream = video_stream(searched, name)
         assert stream.time_base is not None
-        return first_pts(container, stream, Path(name)) * stream.time_base
+        return first_pts(searched, stream, Path(name)) * stream.time_base
