@@ -165,6 +165,8 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_lines(problems):
         ("pack: {buckets: {short_side: [250], frames: [1]}}", "250 is no multiple of 16; try 256"),
         ("pack: {buckets: {short_side: [256], frames: [48]}}", "48 is not of the form 4k+1; try 49"),
         ("pack: {buckets: {short_side: [256]}}", "f.yaml:3: pack.buckets: 'frames' is missing"),
+        ("pack: {buckets: atuo}", "f.yaml:3: pack.buckets: \"atuo\" is not possible here; did you mean 'auto'?"),
+        ("pack: {buckets: {short_side: [256], frames: [1], skip: [256p_16x9_5f]}}", "f.yaml:3: pack.buckets: skip '256p_16x9_5f' is none of the groups"),
         ("pack:\n  buckets:\n    short_side: 256\n    frames: [1]", "f.yaml:5: pack.buckets.short_side: should be a list, is 256"),
         ("pack: {encode: {codec: h246}}", "pack.encode.codec: \"h246\" is not possible here; did you mean 'h264'?"),
         ("pack: {encode: {crff: 1}}", "pack.encode.crff: unknown key 'crff'; did you mean 'crf'? (known: codec, crf, preset)"),

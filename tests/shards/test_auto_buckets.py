@@ -91,10 +91,10 @@ def test_images_have_their_count_however_few_they_are() -> None:
     assert choose(*repeated((9, 1280, 720, 1)), Fit()).counts == {"720p_16x9_1f": 9}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("max_crop", [0.0, 0.12, 0.4])
 def test_rules_hold_on_a_wild_mix(seed: int, max_crop: float) -> None:
-    clips = mixed(3000, seed)
+    clips = mixed(2000, seed)
     fit = Fit(max_crop=max_crop, no_bucket="report")
     choice = choose(*clips, fit)
     chosen = choice.buckets
@@ -117,7 +117,7 @@ def test_rules_hold_on_a_wild_mix(seed: int, max_crop: float) -> None:
     assert choice.counts == held
     assert set(held) == set(chosen.names()) - set(chosen.skip)
     # 1 of 200 clips, in a group of images 1 of 200 images and 8 at least
-    assert all(n >= (8 if name.endswith("_1f") else 15) for name, n in held.items())
+    assert all(n >= (8 if name.endswith("_1f") else 10) for name, n in held.items())
     assert choice.kept >= measure(*clips, FIXED, fit).kept
 
 

@@ -56,6 +56,12 @@ def explain(
             if isinstance(e["input"], str)
         ):
             continue  # a word is a mistyped choice, not a missing mapping
+        if (
+            detail["type"] == "literal_error"
+            and isinstance(detail["input"], dict)
+            and any(p == path and e["type"] != "literal_error" for p, e in found)
+        ):
+            continue  # and a mapping is no mistyped word
         message = _message(detail, path, model, data, known)
         if message not in done.setdefault(path, []):
             done[path].append(message)
