@@ -309,7 +309,11 @@ def test_a_forked_process_reads_on(local: Store, memory: Store) -> None:
         store.read("b/a.tar", 0, 1)
         child = os.fork()
         if child == 0:
-            os._exit(0 if store.read("b/a.tar", 100, 20) == CONTENT[100:120] else 1)
+            status = 1
+            try:
+                status = 0 if store.read("b/a.tar", 100, 20) == CONTENT[100:120] else 1
+            finally:
+                os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
 
 

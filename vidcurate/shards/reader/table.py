@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ VIDEO_SUFFIXES = (
     *("mp4", "webm", "mkv", "mov", "avi", "m4v", "mpg", "mpeg", "m2ts", "mts", "ts", "flv"),
     *("wmv", "ogv", "gif"),
 )
+_NUMBER = np.dtype("<i8")
 _STEP = 16
 _CHUNK = 1_000_000
 
@@ -79,9 +81,9 @@ def video_suffix(suffixes: Iterable[str]) -> str | None:
 class IndexTable:
     """Rows of an index, those of one split and some buckets, in the index's order.
 
-    What is mapped or read of a file is the system's to keep or drop: memory of the process does
-    not grow with the rows. A pickle holds the path of the files only; another process of this
-    machine opens it in a millisecond.
+    Files are read or mapped a piece at a time, and what is kept of them is the system's: memory of
+    the process does not grow with the rows. A pickle holds the path of the files only; another
+    process of this machine opens it in a millisecond.
 
     Attributes:
         digest: of the index (index.json), whatever rows of it are read.
@@ -113,15 +115,15 @@ class IndexTable:
         self.buckets = tuple(meta["buckets"])
         self._native = native
         self._columns: list[str] = meta["columns"]
-        rows: int = meta["rows"]
-        self._plan = np.memmap(folder / PLAN_FILE, PLAN, "r", shape=(rows,))
-        self._places = np.memmap(folder / PLACES_FILE, np.dtype("<i8"), "r", shape=(rows + 1,))
-        self._rows = _Handle(folder / ROWS_FILE)
-        self._chosen: npt.NDArray[np.int64] | None = None
-        self._length = rows
+        self._plan = _Records(folder / PLAN_FILE, PLAN)
+        self._places = _Records(folder / PLACES_FILE, _NUMBER)
+        self._rows = _File(folder / ROWS_FILE)
+        self._chosen: _Records | None = None
+        self._length: int = meta["rows"]
         if split is not None or buckets is not None:
-            self._chosen = _chosen_rows(folder, meta, self._plan, split, buckets)
-            self._length = len(self._chosen)
+            self._length = _count(meta, split, buckets)
+            path = _chosen_rows(folder, meta, split, buckets, self._length)
+            self._chosen = _Records(path, _NUMBER)
 
     @classmethod
     def open(
@@ -175,7 +177,7 @@ class IndexTable:
         the limit, both sides rounded down to multiples of 16. A side below 16 pixels is 16, the
         only case in which a picture is scaled up.
         """
-        plan = self._plan[self._real(rows)]
+        plan = self._plan.take(self._real(rows))
         frames, height, width = plan["frames"], plan["height"], plan["width"]
         native = plan["native"]
         if native.any():
@@ -210,8 +212,8 @@ class IndexTable:
             RunDirectoryError: the local files are damaged.
         """
         real = self._real(rows)
-        starts, ends = self._places[real].tolist(), self._places[real + 1].tolist()
-        return [self._sample(start, end) for start, end in zip(starts, ends, strict=True)]
+        places = self._places.take(np.stack([real, real + 1], axis=-1)).tolist()
+        return [self._sample(start, end) for start, end in places]
 
     def _sample(self, start: int, end: int) -> dict[str, Any]:
         text = self._rows.read(start, end - start)
@@ -229,12 +231,10 @@ class IndexTable:
 
     def _real(self, rows: Rows) -> npt.NDArray[np.int64]:
         assert not len(rows) or rows.min() >= 0
-        if self._chosen is None:
-            return rows
-        return np.asarray(self._chosen[rows])
+        return rows if self._chosen is None else self._chosen.take(rows)
 
 
-class _Handle:
+class _File:
     """An open file that is read at any place; forked processes share it without harm."""
 
     def __init__(self, path: Path) -> None:
@@ -247,6 +247,21 @@ class _Handle:
         handle = self.__dict__.pop("_handle", None)
         if handle is not None:
             os.close(handle)
+
+
+class _Records(_File):
+    """A file of records of one type."""
+
+    def __init__(self, path: Path, kind: np.dtype[Any]) -> None:
+        super().__init__(path)
+        self._kind = kind
+
+    def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """The records at some places."""
+        # Mapped for this call only: pages that stay mapped count as memory of the process.
+        mapped = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
+        taken: npt.NDArray[Any] = np.frombuffer(mapped, self._kind)[places]
+        return taken
 
 
 def _index_bytes(store: Store) -> bytes:
@@ -327,23 +342,23 @@ def _count(meta: dict[str, Any], split: str | None, buckets: Collection[str] | N
 def _chosen_rows(
     folder: Path,
     meta: dict[str, Any],
-    plan: npt.NDArray[Any],
     split: str | None,
     buckets: tuple[str, ...] | None,
-) -> npt.NDArray[np.int64]:
-    """Numbers of the rows of a split and of buckets, mapped; made the first time."""
+    count: int,
+) -> Path:
+    """The file of the numbers of the rows of a split and of buckets; made the first time."""
     name = hashlib.sha256(repr((split, buckets)).encode()).hexdigest()[:16]
     path = folder / f"rows-{name}.bin"
-    count = _count(meta, split, buckets)
     with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size == count * 8:
-            return np.memmap(path, np.dtype("<i8"), "r")
+        if path.stat().st_size == count * _NUMBER.itemsize:
+            return path
     codes = [b for b, n in enumerate(meta["buckets"]) if buckets is None or n in buckets]
+    plan = np.memmap(folder / PLAN_FILE, PLAN, "r")
     with replacing(path) as temporary, temporary.open("wb") as file:
         for start in range(0, len(plan), _CHUNK):
             part = plan[start : start + _CHUNK]
             is_chosen = np.isin(part["bucket"], codes)
             if split is not None:
                 is_chosen &= part["split"] == meta["splits"].index(split)
-            file.write((np.flatnonzero(is_chosen) + start).astype("<i8").tobytes())
-    return np.memmap(path, np.dtype("<i8"), "r")
+            file.write((np.flatnonzero(is_chosen) + start).astype(_NUMBER).tobytes())
+    return path

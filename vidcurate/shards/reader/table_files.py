@@ -137,9 +137,10 @@ def _write(store: Store, index: dict[str, Any], folder: Path) -> dict[str, Any]:
             plan = _plan(batch, buckets, splits, store.root)
             plan_file.write(plan.tobytes())
             end = _append(batch.column("row"), end, places_file, rows_file)
-            codes, number = np.unique(plan[["split", "bucket"]], return_counts=True)
-            for (split, bucket), n in zip(codes.tolist(), number.tolist(), strict=True):
-                counts[split, bucket] += n
+            kinds = plan["split"].astype(np.int64) * len(buckets) + plan["bucket"]
+            for kind, n in enumerate(np.bincount(kinds).tolist()):
+                if n:
+                    counts[divmod(kind, len(buckets))] += n
             rows += len(plan)
         for written in (plan_file, places_file, rows_file):
             written.flush()
@@ -202,6 +203,7 @@ def _batches(files: Sequence[Path], where: str) -> Iterator[pa.RecordBatch]:
     names = [glob.escape(str(file)) for file in files]
     try:
         with duckdb.connect(config=_DUCKDB) as connection:
+            connection.execute("SET enable_progress_bar = false")  # it prints to stdout
             found = connection.sql(query, params={"files": names})
             yield from found.to_arrow_reader(_BATCH)
     except (duckdb.Error, pa.ArrowException) as error:
