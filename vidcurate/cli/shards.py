@@ -43,52 +43,31 @@ def inspect(
 
     With --verify each problem is listed and the exit status is 1 where there is one.
     """
-    from vidcurate.shards.inspection import (
-        index_of_shard,
-        inspect_selection,
-        inspect_shard,
-        local,
-        packed,
-    )
+    from vidcurate.shards.inspection import index_of_shard, local, packed
 
     place = local(path)
-    said: dict[str, Any] = {}
     folders: list[tuple[Path, str | None]] = []
     if place.is_file():
         if place.suffix != ".tar":
             raise UserError(f"{place} is no .tar: give a shard, or the folder of its selection")
         found = index_of_shard(place)
         folders += [found] if found else []
-        samples = inspect_shard(place)
-        said["samples"] = [asdict(sample) for sample in samples]
-        if not json:
-            _print_samples(place, samples, has_index=found is not None)
+        said: dict[str, Any] = {"samples": _shard(place, has_index=found is not None, json=json)}
     else:
         folders += [(folder, None) for folder in packed(place)]
         if sheet is not None and len(folders) > 1:
             names = ", ".join(str(folder) for folder, _ in folders)
             raise UserError(f"--sheet draws one selection: name one of {names}")
-        selections = []
-        for folder, _ in folders:
-            try:
-                selections.append(inspect_selection(folder))
-            except RunDirectoryError:
-                if not check:  # which tells of it
-                    raise
-        said["selections"] = [asdict(selection) for selection in selections]
-        if not json:
-            for i, selection in enumerate(selections):
-                if i:
-                    typer.echo("")
-                _print_selection(selection)
+        said = {"selections": list(_selections([f for f, _ in folders], check=check, json=json))}
+    problems: list[dict[str, Any]] = []
     if sheet is not None:
         said["sheet"] = _draw(place, folders, sheet, json=json)
     if check:
-        problems = [asdict(p) for p in _checked(place, folders, json=json)]
+        problems = [asdict(problem) for problem in _checked(place, folders, json=json)]
         said["problems"] = problems
     if json:
         print_json(said)
-    if check and problems:
+    if problems:
         raise typer.Exit(1)
 
 
@@ -147,6 +126,32 @@ def index(
         print_error(f"not in the index: {failure['clip_id']}: {failure['message']}")
     if len(report.failures) > _SHOWN:
         print_error(f"and {len(report.failures) - _SHOWN} more: index.json names all (failures)")
+
+
+def _shard(tar: Path, *, has_index: bool, json: bool) -> list[dict[str, Any]]:
+    from vidcurate.shards.inspection import inspect_shard
+
+    samples = inspect_shard(tar)
+    if not json:
+        _print_samples(tar, samples, has_index=has_index)
+    return [asdict(sample) for sample in samples]
+
+
+def _selections(folders: list[Path], *, check: bool, json: bool) -> Iterator[dict[str, Any]]:
+    from vidcurate.shards.inspection import inspect_selection
+
+    for i, folder in enumerate(folders):
+        try:
+            about = inspect_selection(folder)
+        except RunDirectoryError:
+            if not check:  # which tells of it
+                raise
+            continue
+        if not json:
+            if i:
+                typer.echo("")
+            _print_selection(about)
+        yield asdict(about)
 
 
 def _draw(
