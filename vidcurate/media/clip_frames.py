@@ -117,11 +117,11 @@ def read_frames(
         # A header can leave the decoder's delay open, and a frame need more than the key frame
         # before it: then the streams are searched, and decoding begins with the first packet.
         with _open(data, name, max_pixels, search=is_last_try) as container:
-            stream = _stream(container, name, max_pixels)
+            stream = clip_stream(container, name, max_pixels)
             packets = ClipPackets.read(container, stream, None if request.vfr else request.last)
             if packets is None:
                 break
-            chosen = _chosen(request, packets.seconds(stream), packets.fault, name)
+            chosen = chosen_frames(request, packets.seconds(stream), packets.fault, name)
             pictures = _Pictures(container, stream, request, chosen, len(data), name, max_pixels)
             try:
                 _decode(packets, stream, pictures, near=not is_last_try)
@@ -143,7 +143,12 @@ def _open(data: bytes, name: str, max_pixels: int, *, search: bool) -> InputCont
     return open_data(data, name, search=search, decoder_options=options)
 
 
-def _stream(container: InputContainer, name: str, max_pixels: int) -> VideoStream:
+def clip_stream(container: InputContainer, name: str, max_pixels: int) -> VideoStream:
+    """The clip's video stream, which has a decoder and no more than `max_pixels`.
+
+    Raises:
+        UnsupportedMediaError, RefusedMediaError: it is not so.
+    """
     stream = video_stream(container, name)
     if stream.codec_context is None:
         raise UnsupportedMediaError(f"{name}: no decoder for its video codec; convert the file")
@@ -154,7 +159,7 @@ def _stream(container: InputContainer, name: str, max_pixels: int) -> VideoStrea
     return stream
 
 
-def _chosen(
+def chosen_frames(
     request: ClipRequest, seconds: Sequence[float], fault: str, name: str
 ) -> dict[int, list[int]]:
     """Numbers of the wanted frames, and the places of each in the result.
@@ -321,11 +326,11 @@ def _counted(data: bytes, request: ClipRequest, name: str, max_pixels: int) -> t
     seconds: Sequence[float] = range(request.n_frames)
     if request.vfr:
         with _open(data, name, max_pixels, search=True) as container:
-            stream = _stream(container, name, max_pixels)
+            stream = clip_stream(container, name, max_pixels)
             seconds = [time for time, _ in _all_frames(container, stream, name)]
-    chosen = _chosen(request, seconds, "", name)
+    chosen = chosen_frames(request, seconds, "", name)
     with _open(data, name, max_pixels, search=True) as container:
-        stream = _stream(container, name, max_pixels)
+        stream = clip_stream(container, name, max_pixels)
         pictures = _Pictures(container, stream, request, chosen, len(data), name, max_pixels)
         for number, (time, frame) in enumerate(_all_frames(container, stream, name)):
             if number in chosen:

@@ -7,6 +7,7 @@ says which part of its media is shown.
 from __future__ import annotations
 
 import errno
+import io
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -82,6 +83,16 @@ def trim_edits(path: Path, length: int) -> None:
         _write_number(file, *movie, longest)
 
 
+def without_edits(data: bytes) -> bytes:
+    """The same MP4 file with all of its frames shown: its edit lists are called free space."""
+    file = io.BytesIO(data)
+    plain = bytearray(data)
+    for kind, content, _ in _boxes(file, 0, len(data)):
+        if kind == b"elst":
+            plain[content - 4 : content] = b"free"
+    return bytes(plain)
+
+
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Type, start of content and end of each box, those inside the known parents included."""
     while start + 8 <= end:
@@ -89,10 +100,14 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, i
         size, kind = struct.unpack(">I4s", file.read(8))
         content = start + 8
         if size == 1:
-            size = struct.unpack(">Q", file.read(8))[0]
+            size = int.from_bytes(file.read(8), "big")
             content += 8
+        elif size == 0:  # up to the end
+            size = end - start
+        if start + size < content:
+            return  # broken
         if kind in _PARENTS:
-            yield from _boxes(file, content, start + size)
+            yield from _boxes(file, content, min(start + size, end))
         else:
             yield kind, content, start + size
         start += size

@@ -103,7 +103,7 @@ def probe(path: Path, *, max_pixels: int, max_duration: float) -> VideoInfo:
             )
         # Before decoding: the limit guards the decoder's memory too.
         _check_size(path, stream.width, stream.height, max_pixels)
-        frame = _first_frame(container, stream, path)
+        frame = first_frame(container, stream, path)
         return describe(path, container, stream, frame, size=file_size(path), max_pixels=max_pixels)
 
 
@@ -189,7 +189,7 @@ def first_pts(container: InputContainer, stream: VideoStream, path: Path) -> int
     Raises:
         DecodeError: there is none.
     """
-    return _first_pts(_first_frame(container, stream, path), container.format.name)
+    return _first_pts(first_frame(container, stream, path), container.format.name)
 
 
 def stated_duration(container: InputContainer, stream: VideoStream) -> float:
@@ -204,7 +204,12 @@ def _first_pts(frame: VideoFrame, container: str) -> int:
     return 0 if pts is None else pts
 
 
-def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+def first_frame(container: InputContainer, stream: VideoStream, path: Path | str) -> VideoFrame:
+    """The first frame that can be decoded.
+
+    Raises:
+        DecodeError: there is none.
+    """
     reason = "it has no video packets"
     packets = container.demux(stream)
     while True:
