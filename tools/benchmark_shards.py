@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import heapq
 import json
 import statistics
 import subprocess
@@ -139,7 +140,9 @@ def reading(
 
 def writing(effort: Effort, folder: Path, mosaic: Mosaic | None) -> Iterator[Row]:
     """Samples that are in memory to files."""
-    samples = list(shard_samples.made(effort.written, effort.size))
+    # The first by name: those that mosaicml's process writes.
+    every = shard_samples.made(effort.samples, effort.size)
+    samples = heapq.nsmallest(effort.written, every, key=lambda sample: sample.sample_id)
     ways: Ways = {
         name: work.writing(folder, write, samples) for name, write in work.writers(samples).items()
     }
