@@ -184,6 +184,23 @@ def test_a_lost_tar_costs_its_samples_alone(rows, folder):
     }
 
 
+def test_rewritten_tars_of_several_appends_stay_apart(rows, tmp_path):
+    """Both appends have a shard of number 0 in the bucket, and each loses a sample."""
+    folder = tmp_path / "two"
+    how = Pack()
+    pack(rows[:4], folder, how)
+    pack(rows, folder, how)
+    first = samples(folder)
+    assert [s["path"][-10:] for s in index_of(folder)["shards"]] == ["-00000.tar"] * 2
+    left = [*rows[:3], *rows[5:]]
+    report = pack([without_path(row) for row in left], folder, how)
+    assert (report.added, report.removed, report.shards) == (0, 2, 2)
+    found = samples(folder)
+    assert {i: r["members"] for i, r in found.items()} == {
+        row["clip_id"]: first[row["clip_id"]]["members"] for row in left
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "repacks"),
     [

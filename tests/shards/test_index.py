@@ -18,7 +18,14 @@ ROW: dict[str, Any] = {
     **{"schema_version": INDEX_VERSION, "sample_id": "a", "clip_id": "a", "video_id": "v"},
     **{"bucket": "native", "shard": "native/x-00000.tar", "split": "train", "sha256": "0" * 64},
     "members": [{"name": "mp4", "offset": 512, "size": 10}],
-    **{"n_frames": 4, "preroll_frames": 0, "frame_step": 1, "fps_num": 25, "fps_den": 1, "vfr": False},
+    **{
+        "n_frames": 4,
+        "preroll_frames": 0,
+        "frame_step": 1,
+        "fps_num": 25,
+        "fps_den": 1,
+        "vfr": False,
+    },
     **{"duration_s": 0.16, "width": 96, "height": 64, "has_audio": False},
     "captions": [("long", "text")],
     "scores": [("motion", 1.0)],
@@ -63,3 +70,13 @@ def test_index_json(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text('{"schema_version": 99}')
     with pytest.raises(RunDirectoryError, match="another version"):
         read_index(tmp_path)
+
+
+def test_rows_of_small_shards_share_row_groups(tmp_path: Path) -> None:
+    """A reader of ten million rows must not open a group for each tar."""
+    small = pa.Table.from_pylist([ROW] * 50, schema=INDEX_SCHEMA)
+    shards = [SHARD | {"rows": 50}] * 400
+    index = write_index(tmp_path, "x", (small for _ in shards), shards, {})
+    with pq.ParquetFile(tmp_path / index["index"][0]) as file:
+        assert file.metadata.num_rows == index["rows"] == 20_000
+        assert file.num_row_groups == 3

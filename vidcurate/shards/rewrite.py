@@ -127,8 +127,8 @@ def _copy(folder: Path, old: str, new: str, rows: pa.Table) -> tuple[pa.Array, d
                 try:
                     data = _read(source, member)
                     if member["name"] == "json":
-                        copied += bool(json.loads(data)["copied"])
-                except (ValueError, KeyError, TypeError) as error:
+                        copied += _was_copied(data)
+                except ValueError as error:
                     raise _damaged(folder / old, error) from error
                 added = tar.add(f"{row['sample_id']}.{member['name']}", data)
                 members[-1].append(member | {"offset": added.offset})
@@ -143,6 +143,12 @@ def _read(tar: Any, member: Mapping[str, Any]) -> bytes:
     if len(data) != member["size"]:
         raise ValueError("it is cut short")
     return data
+
+
+def _was_copied(about: bytes) -> bool:
+    """Whether pack copied the packets of a sample, as its .json says; that of others does not."""
+    values = json.loads(about)
+    return isinstance(values, dict) and values.get("copied") is True
 
 
 def _moved_rows(
