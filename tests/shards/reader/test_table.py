@@ -267,6 +267,13 @@ def test_bytes_that_changed_are_told(opened) -> None:
         table.samples(np.array([0]))
 
 
+def test_a_file_that_became_shorter_is_told(opened) -> None:
+    table = opened()
+    os.truncate(table.folder / "plan.bin", 100)
+    with pytest.raises(RunDirectoryError, match=r"plan\.bin became shorter"):
+        table.shapes(np.array([7]))
+
+
 def test_a_pickle_is_small_and_opens_quickly_elsewhere(opened) -> None:
     table = opened(split="val", native=NativeLimit(max_frames=5))
     data = pickle.dumps(table)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from vidcurate.shards.reader.shapes import Rows, Shapes
 from vidcurate.shards.reader.store import Store
 from vidcurate.shards.reader.table_files import (
     LAYOUT,
+    PLACE,
     PLACES_FILE,
     PLAN,
     PLAN_FILE,
@@ -81,8 +81,8 @@ def video_suffix(suffixes: Iterable[str]) -> str | None:
 class IndexTable:
     """Rows of an index, those of one split and some buckets, in the index's order.
 
-    Files are read or mapped a piece at a time, and what is kept of them is the system's: memory of
-    the process does not grow with the rows. A pickle holds the path of the files only; another
+    Files are read a record at a time, and what is kept of them is the system's: memory of the
+    process does not grow with the rows. A pickle holds the path of the files only; another
     process of this machine opens it in a millisecond.
 
     Attributes:
@@ -116,8 +116,8 @@ class IndexTable:
         self._native = native
         self._columns: list[str] = meta["columns"]
         self._plan = _Records(folder / PLAN_FILE, PLAN)
-        self._places = _Records(folder / PLACES_FILE, _NUMBER)
-        self._rows = _File(folder / ROWS_FILE)
+        self._places = _Records(folder / PLACES_FILE, PLACE)
+        self._rows = _Records(folder / ROWS_FILE, np.dtype(np.uint8))
         self._chosen: _Records | None = None
         self._length: int = meta["rows"]
         if split is not None or buckets is not None:
@@ -211,12 +211,11 @@ class IndexTable:
         Raises:
             RunDirectoryError: the local files are damaged.
         """
-        real = self._real(rows)
-        places = self._places.take(np.stack([real, real + 1], axis=-1)).tolist()
-        return [self._sample(start, end) for start, end in places]
+        places = self._places.take(self._real(rows))
+        return [self._sample(start, size) for start, size in places.tolist()]
 
-    def _sample(self, start: int, end: int) -> dict[str, Any]:
-        text = self._rows.read(start, end - start)
+    def _sample(self, start: int, size: int) -> dict[str, Any]:
+        text = self._rows.read(start, size)
         try:
             row = dict(zip(self._columns, json.loads(text.decode()), strict=True))
         except ValueError as error:
@@ -230,38 +229,41 @@ class IndexTable:
         return row
 
     def _real(self, rows: Rows) -> npt.NDArray[np.int64]:
-        assert not len(rows) or rows.min() >= 0
+        assert not len(rows) or 0 <= rows.min() <= rows.max() < self._length
         return rows if self._chosen is None else self._chosen.take(rows)
 
 
-class _File:
-    """An open file that is read at any place; forked processes share it without harm."""
+class _Records:
+    """An open file of records of one type; forked processes share it without harm.
 
-    def __init__(self, path: Path) -> None:
+    It is read, not mapped: pages that stay mapped count as memory of the process, and to map it
+    for one call costs as much as the reads.
+    """
+
+    def __init__(self, path: Path, kind: np.dtype[Any]) -> None:
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._path = path
+        self._kind = kind
+
+    def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """The records at some places, in their order."""
+        size = self._kind.itemsize
+        handle, pread = self._handle, os.pread
+        data = b"".join([pread(handle, size, start) for start in (places * size).tolist()])
+        if len(data) != len(places) * size:
+            raise RunDirectoryError(
+                f"{self._path} became shorter while it was read; start again, which makes it anew"
+            )
+        return np.frombuffer(data, self._kind)
 
     def read(self, start: int, size: int) -> bytes:
+        """Some bytes."""
         return os.pread(self._handle, size, start)
 
     def __del__(self) -> None:
         handle = self.__dict__.pop("_handle", None)
         if handle is not None:
             os.close(handle)
-
-
-class _Records(_File):
-    """A file of records of one type."""
-
-    def __init__(self, path: Path, kind: np.dtype[Any]) -> None:
-        super().__init__(path)
-        self._kind = kind
-
-    def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """The records at some places."""
-        # Mapped for this call only: pages that stay mapped count as memory of the process.
-        mapped = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
-        taken: npt.NDArray[Any] = np.frombuffer(mapped, self._kind)[places]
-        return taken
 
 
 def _index_bytes(store: Store) -> bytes:

@@ -2,11 +2,11 @@
 
     meta.json   columns, buckets, splits, how many rows of each, and the sizes of the other files
     plan.bin    one PLAN record a row: what orders and batches are computed from
-    places.bin  where each row begins in rows.bin: rows + 1 int64
+    places.bin  one PLACE record a row: where it is in rows.bin
     rows.bin    the rows, each a JSON list of its values
 
-A row is one small read at a known place. (Arrow IPC of the same rows, mapped, costs a page fault
-for each column of each row, and a hundred times the CPU to bring random rows together.)
+A row is one small read at a known place. (Of Arrow columns that are mapped, a random row costs a
+page fault for each column, and much CPU to put together.)
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ PLAN = np.dtype(
     ],
     align=True,
 )
+PLACE = np.dtype([("start", "<i8"), ("size", "<i8")])
 COLUMNS = tuple(name for name in INDEX_SCHEMA.names if name != "schema_version")
 _NUMBERS = (
     *("n_frames", "frame_step", "fps_num", "fps_den", "width", "height"),
@@ -132,7 +133,6 @@ def _write(store: Store, index: dict[str, Any], folder: Path) -> dict[str, Any]:
             stack.enter_context((folder / name).open("wb"))
             for name in (PLAN_FILE, PLACES_FILE, ROWS_FILE)
         )
-        places_file.write(np.zeros(1, "<i8").tobytes())
         for batch in _batches(files, store.root):
             plan = _plan(batch, buckets, splits, store.root)
             plan_file.write(plan.tobytes())
@@ -246,11 +246,15 @@ def _plan(
 
 
 def _append(texts: pa.Array, end: int, places_file: IO[bytes], rows_file: IO[bytes]) -> int:
-    """Write the bytes of texts and where they end; the new end."""
+    """Write the bytes of texts, and their places; the new end."""
     _, offsets, data = texts.buffers()
     kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
-    ends = np.frombuffer(offsets, kind)[texts.offset : texts.offset + len(texts) + 1].astype("<i8")
-    if len(texts):
-        rows_file.write(memoryview(data)[ends[0] : ends[-1]])
-    places_file.write((ends[1:] - ends[0] + end).tobytes())
-    return int(ends[-1] - ends[0] + end)
+    edges = np.frombuffer(offsets, kind)[texts.offset : texts.offset + len(texts) + 1]
+    if not len(texts):
+        return end
+    rows_file.write(memoryview(data)[edges[0] : edges[-1]])
+    places = np.zeros(len(texts), PLACE)
+    places["start"] = edges[:-1].astype(np.int64) - edges[0] + end
+    places["size"] = np.diff(edges)
+    places_file.write(places.tobytes())
+    return end + int(edges[-1] - edges[0])
