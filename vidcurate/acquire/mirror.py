@@ -40,8 +40,10 @@ _BESIDE = (
     ".ytdl",
 )
 STORE_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
-             "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp", "sftp": "paramiko",
-             "ssh": "paramiko", "hf": "huggingface_hub", "smb": "smbprotocol"}  # fmt: skip
+                  "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp", "sftp": "paramiko",
+                  "ssh": "paramiko", "hf": "huggingface_hub", "smb": "smbprotocol"}  # fmt: skip
+"""The package that fsspec needs for the URLs of a protocol."""
+
 # Errors of stores that are no OSError; only of what is loaded, so nothing is imported for them.
 _ERRORS = (
     ("aiohttp", "ClientError"),
