@@ -67,8 +67,9 @@ def read_with_decord(
     try:
         return _read(decord, plain, request, chosen, info, packets, seconds, name)
     except (decord.DECORDError, RuntimeError) as error:
-        reason = str(error).strip().splitlines() or ["no more frames"]
-        raise DecodeError(f"{name}: decord cannot decode it: {reason[0][:200]}") from error
+        # "[time] file:line: what" and a stack.
+        reason = str(error).strip().split("\n")[0].split(": ", 1)[-1][:200]
+        raise DecodeError(f"{name}: decord cannot decode it: {reason}") from error
 
 
 def _read(
