@@ -193,6 +193,27 @@ def test_what_an_unfinished_pack_left_behind_goes(rows, folder: Path, tree):
     assert files(never) == set()
 
 
+def test_samples_leave_tars_that_pack_knows_nothing_of(rows, folder: Path):
+    """Their index has no appends; pack then packs all anew."""
+    file = folder / "index.json"
+    index = {k: v for k, v in json.loads(file.read_text()).items() if k != "appends"}
+    index["shards"] = [
+        {k: v for k, v in s.items() if k not in ("append", "copied")} for s in index["shards"]
+    ]
+    file.write_text(json.dumps(index))
+    out = [r["clip_id"] for r in rows if r["start"] == 0]
+    assert purge_shards(folder, gone(out)).samples == 2
+    index = json.loads(file.read_text())
+    assert index["rows"] == 6
+    assert not {*out} & {
+        row["clip_id"]
+        for name in index["index"]
+        for row in pq.read_table(folder / name).to_pylist()
+    }
+    assert pack(rows, folder).added == 8
+    assert len(samples(folder)) == 8
+
+
 @pytest.mark.parametrize("damage", ["short", "missing", "index"])
 def test_a_damaged_shard_is_named(rows, folder: Path, damage):
     one = rows[0]["clip_id"]

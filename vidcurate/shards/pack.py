@@ -193,7 +193,7 @@ class _Packing:
         return {
             f["clip_id"]: f
             for f in failures
-            if f["clip_id"] in self.wanted and f.get("tried") == self._tried(f["clip_id"])
+            if f["clip_id"] in self.wanted and f["tried"] == self._tried(f["clip_id"])
         }
 
     def _tried(self, clip: str) -> str:
@@ -281,7 +281,7 @@ class _Packing:
     ) -> dict[str, Any]:
         before = self.before or {}
         versions = made_by() if is_append or not before else before["made_by"]
-        appends = dict(before.get("appends", {}))
+        appends = dict(before["appends"]) if before else {}
         for shard in shards:
             appends.setdefault(shard["append"], self._settings())
         about = {
@@ -300,16 +300,15 @@ class _Packing:
 
 
 def _usable(folder: Path, index: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The index, unless one of its files is missing: then all is packed anew."""
-    if index is None or not all((folder / name).exists() for name in index["index"]):
+    """The index, if it is of pack and its files are there; without it all is packed anew."""
+    if index is None or "appends" not in index:
         return None
-    return index
+    return index if all((folder / name).exists() for name in index["index"]) else None
 
 
 def _is_whole(folder: Path, shard: Mapping[str, Any]) -> bool:
-    path = folder / shard["path"]
-    size: int = shard["bytes"]
-    return path.exists() and path.stat().st_size == size
+    path: Path = folder / shard["path"]
+    return path.exists() and path.stat().st_size == int(shard["bytes"])
 
 
 def _report(
