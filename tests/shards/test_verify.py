@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,16 +17,26 @@ from vidcurate.shards.foreign import index_tars
 from vidcurate.shards.pack import pack_selection
 from vidcurate.shards.verify import Problem, verify, verify_tar
 
-from .conftest import as_table
+from .conftest import SPANS, as_table, clip_row, film
 from .test_tar_samples import write
 
 
-@pytest.fixture
-def base(rows, tmp_path: Path) -> Path:
-    """A selection of two shards or more."""
-    folder = tmp_path / "shards" / "base"
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight clips of two films in two shards or more."""
+    root = tmp_path_factory.mktemp("verify")
+    films = [film(root / f"film{i}.mp4", i) for i in range(2)]
+    rows = [clip_row(path, *span) for path in films for span in SPANS]
     how = Pack(shard_size=60_000)
-    pack_selection(as_table(rows), how, folder, workers=2, limits=Limits())
+    pack_selection(as_table(rows), how, root / "base", workers=2, limits=Limits())
+    return root / "base"
+
+
+@pytest.fixture
+def base(packed: Path, tmp_path: Path) -> Path:
+    """A copy of these shards."""
+    folder = tmp_path / "shards" / "base"
+    shutil.copytree(packed, folder)
     assert list(verify(folder)) == []
     return folder
 

@@ -1,0 +1,151 @@
+"""`vidcurate inspect` and `vidcurate index`, as they are called."""
+
+import io
+import json
+import shutil
+import tarfile
+
+import pytest
+from typer.testing import CliRunner
+
+from vidcurate.cli.main import app
+
+RECIPE = """\
+name: tiny
+source: {folder: {path: FOLDER}}
+split: [fixed: {length: 2s}]
+score: [brightness]
+select:
+  first: {}
+  one: {limit: 1}
+pack: {buckets: {short_side: [96], aspect: ["16:9"], frames: [1, 17]}}
+output: OUT
+"""
+
+
+@pytest.fixture(scope="module")
+def packed(footage, tmp_path_factory):
+    root = tmp_path_factory.mktemp("inspect")
+    (root / "videos").mkdir()
+    shutil.copy(footage("cuts_sound"), root / "videos")
+    text = RECIPE.replace("FOLDER", str(root / "videos")).replace("OUT", str(root / "out"))
+    (root / "tiny.yaml").write_text(text)
+    result = CliRunner().invoke(app, ["run", str(root / "tiny.yaml")])
+    assert result.exit_code == 0, result.output
+    return root / "out"
+
+
+@pytest.fixture
+def out(packed, tmp_path):
+    return shutil.copytree(packed, tmp_path / "out")
+
+
+@pytest.fixture
+def cli():
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_run_a_selection_and_a_shard(out, cli):
+    result = cli("inspect", out)
+    assert result.exit_code == 0, result.output
+    assert f"first  {out / 'shards' / 'first'}" in result.stdout
+    assert f"one  {out / 'shards' / 'one'}" in result.stdout
+    assert "brightness_mean" in result.stdout
+    first = json.loads((out / "shards" / "first" / "index.json").read_text())
+    (found,) = json.loads(cli("inspect", out / "shards" / "first", "--json").stdout)["selections"]
+    assert found["samples"] == first["rows"] > 1
+    assert {b["name"]: b["samples"] for b in found["buckets"]} == first["buckets"]
+    shard = first["shards"][0]
+    tar = out / "shards" / "first" / shard["path"]
+    samples = json.loads(cli("inspect", tar, "--json").stdout)["samples"]
+    assert len(samples) == shard["rows"]
+    assert samples[0]["n_frames"] > 0
+    result = cli("inspect", tar)
+    assert result.exit_code == 0
+    assert samples[0]["sample_id"][:20] in result.stdout
+
+
+def test_verify_exits_with_1_where_something_is_wrong(out, cli):
+    folder = out / "shards" / "one"
+    good = cli("inspect", out, "--verify")
+    assert good.exit_code == 0, good.output
+    assert "verified: no problems" in good.stdout
+    (shard,) = json.loads((folder / "index.json").read_text())["shards"]
+    tar = folder / shard["path"]
+    data = bytearray(tar.read_bytes())
+    data[2000] ^= 1
+    tar.write_bytes(data)
+    bad = cli("inspect", out, "--verify")
+    assert bad.exit_code == 1
+    (sample,) = json.loads(cli("inspect", tar, "--json").stdout)["samples"]
+    assert f"{tar}, sample {sample['sample_id']}, byte 512: its .mp4" in bad.stderr
+    assert "verified: 1 problem" in bad.stdout
+    found = json.loads(cli("inspect", folder, "--verify", "--json").stdout)
+    assert [p["offset"] for p in found["problems"]] == [512]
+    assert cli("inspect", tar, "--verify").exit_code == 1
+    assert cli("inspect", out / "shards" / "first", "--verify").exit_code == 0
+    for parquet in folder.glob("index/*"):
+        parquet.write_bytes(b"PAR1")
+    broken = cli("inspect", folder, "--verify")
+    assert broken.exit_code == 1
+    assert "the index file cannot be read" in broken.stderr
+    assert cli("inspect", folder).exit_code == 2
+
+
+def test_a_contact_sheet(out, cli, tmp_path):
+    picture = tmp_path / "sheet.jpg"
+    result = cli("inspect", out / "shards" / "first", "--sheet", picture)
+    assert result.exit_code == 0, result.output
+    assert "contact sheet of" in result.stdout
+    assert picture.read_bytes()[:2] == b"\xff\xd8"
+    result = cli("inspect", out, "--sheet", picture)
+    assert result.exit_code == 2
+    assert "--sheet draws one selection: name one of" in result.stderr
+
+
+def test_index(footage, tmp_path, cli):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("a", "b"):
+        with tarfile.open(folder / f"{name}.tar", "w") as tar:
+            for member, data in (("1.mp4", footage("static").read_bytes()), (f"{name}2.mp4", b"x")):
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    alone = cli("inspect", folder / "a.tar", "--verify")
+    assert alone.exit_code == 0
+    assert "no index" in alone.stdout
+    assert cli("inspect", folder).exit_code == 2
+    result = cli("index", folder, "--val", "100%")
+    assert result.exit_code == 0, result.output
+    assert "2 samples in 2 shards" in result.stdout
+    assert "2 of them have a key that another shard has" in result.stdout
+    assert "not in the index: a.tar#a2: not a video file" in result.stderr
+    result = cli("inspect", folder, "--verify")
+    assert result.exit_code == 0, result.output
+    assert "val 2" in result.stdout
+    assert json.loads(cli("index", folder, "--json").stdout)["samples"] == 2
+    assert cli("index", folder, "--val", "much").exit_code == 2
+    assert cli("index", "s3://bucket/set").exit_code == 2
+
+
+def test_an_index_of_pack_is_not_replaced_unasked(out, cli):
+    folder = out / "shards" / "one"
+    result = cli("index", folder)
+    assert result.exit_code == 2
+    assert "--force replaces it" in result.stderr
+    assert cli("index", folder, "--force").exit_code == 0
+    assert cli("inspect", folder, "--verify").exit_code == 0
+
+
+def test_refusals(tmp_path, cli):
+    for path, text in (
+        (tmp_path / "none", "no such"),
+        ("s3://bucket/shards", "only local paths"),
+        (tmp_path, "holds no packed selection"),
+    ):
+        result = cli("inspect", path)
+        assert result.exit_code == 2
+        assert text in result.stderr
+    (tmp_path / "x.mp4").touch()
+    assert "is no .tar" in cli("inspect", tmp_path / "x.mp4").stderr
