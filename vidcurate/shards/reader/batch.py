@@ -56,6 +56,7 @@ class Batch:
     source: place of its data set among those that are mixed. cost: predicted.
     faults: samples of it that could not be read, and why; with a window's first batch those that
         no batch can hold. dropped: samples that `remainder="drop"` left out since the batch before.
+    uncaptioned: samples whose caption is empty as they lack what every template needs.
     state: give it to `load_state_dict` to go on after this batch.
     """
 
@@ -71,6 +72,7 @@ class Batch:
     cost: float = 0.0
     faults: list[Fault] = field(default_factory=list)
     dropped: int = 0
+    uncaptioned: int = 0
     state: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

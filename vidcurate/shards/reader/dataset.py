@@ -82,7 +82,7 @@ class ShardDataset(_Iterable):
     Attributes:
         samples: in an epoch, over all ranks. skipped: samples that could not be read so far in this
             process, by class of error. dropped: samples that `remainder="drop"` left out so far.
-
+            uncaptioned: samples that got the empty caption, as they lack what every template needs.
 
     Raises:
         RunDirectoryError: there is no index, or it is damaged.
@@ -170,7 +170,7 @@ class ShardDataset(_Iterable):
         )
         self.samples = sum(len(source.table) for source in sources)
         self.skipped: Counter[str] = Counter()
-        self.dropped = 0
+        self.dropped = self.uncaptioned = 0
         self._state = self._cursor().state_dict()
         self._elsewhere: mmap.mmap | None = mmap.mmap(-1, 1)  # shared with forked processes
 
@@ -219,6 +219,9 @@ class ShardDataset(_Iterable):
         for number, batch in enumerate(batches):
             batch.state = states.pop(number)
             self.dropped += batch.dropped
+            if batch.uncaptioned and not self.uncaptioned:
+                _log.warning("some samples lack what the captions need; they get the empty one")
+            self.uncaptioned += batch.uncaptioned
             for fault in batch.faults:
                 self.skipped[fault.error] += 1
                 _log.warning("skipped %s of %s: %s", fault.sample_id, fault.shard, fault.message)

@@ -12,7 +12,6 @@ import numpy as np
 
 from vidcurate.errors import DamagedSampleError, DataError, StoreError, WorkerCrashError
 from vidcurate.media.clip_frames import ClipRequest, read_frames
-from vidcurate.media.clip_sound import read_sound
 from vidcurate.shards.reader.batch import Batch, Fault, Sample
 from vidcurate.shards.reader.captions import Captions
 from vidcurate.shards.reader.shapes import Rows, Shapes
@@ -143,6 +142,7 @@ def read_batch(spec: ReadSpec, task: ReadTask, at: Callable[[int], None]) -> Bat
         cost=task.cost,
         faults=faults,
         dropped=len(task.dropped),
+        uncaptioned=sum(_lacks_caption(spec.captions, s) for s in samples),
     )
     if spec.decode is not None:
         assert shapes is not None
@@ -277,6 +277,8 @@ def _decode(
         data[row["video"]], request, backend=how.backend, name=name, max_pixels=how.max_pixels
     )
     if how.audio_rate is not None and row["has_audio"]:
+        from vidcurate.media.clip_sound import read_sound
+
         sample.audio = read_sound(
             data.get(_SOUND, data[row["video"]]),
             float(sample.times[0]),
@@ -299,6 +301,12 @@ def _blank(spec: ReadSpec, shapes: Shapes, slot: int) -> Any:
     size = (shapes.frames[slot], shapes.height[slot], shapes.width[slot], 3)
     black = np.zeros(size, np.uint8)
     return black if spec.transform is None else _transformed(spec.transform, black, 0)
+
+
+def _lacks_caption(captions: Captions | None, sample: Sample | None) -> bool:
+    if captions is None or sample is None or sample.caption:
+        return False
+    return bool(captions.lacks(sample.row["captions"], sample.row["scores"]))
 
 
 def _common(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ _TARGET = "vidcurate.shards.reader.workers:serve"
 _DEATHS = (WorkerCrashError, WorkerTimeoutError, WorkerMemoryError)
 _ATTEMPTS = 2  # of a slot that ends its process
 _STARTS = 3  # of a process that ends before it is at any slot
+_SLOW_START = 120.0  # seconds more for a process to begin with: it imports torch
 _FOR_EVER = 1e12  # seconds: a worker lives as long as its reader
 _POLL = 0.2
 
@@ -70,7 +72,10 @@ class Workers:
         """
         desk = _Desk(tasks, self._room)
         stop = threading.Event()
-        environment = {"OMP_NUM_THREADS": "1"}  # there is a process a core
+        environment = {
+            "OMP_NUM_THREADS": "1",  # there is a process a core
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # of what the spec refers to
+        }
         children = [
             Child(self._limits, stop, environment, what="a reader's worker")
             for _ in range(self._count)
@@ -102,8 +107,12 @@ class Workers:
                 held.slot = -1
                 return held.task
 
+            child.limits = self._limits.model_copy(
+                update={"stall": self._limits.stall + _SLOW_START}
+            )
             try:
                 for said in child.run(_TARGET, self._spec, hand_out):
+                    child.limits = self._limits
                     starts = 0
                     if isinstance(said, _At):
                         held.slot = said.slot
@@ -236,6 +245,8 @@ class _Read:
 def serve(blob: bytes) -> Iterator[_Read]:
     """Read what the parent hands out, until there is no more; runs in a worker."""
     spec: ReadSpec = pickle.loads(blob)  # noqa: S301 (our own parent's)
+    if spec.transform is not None:
+        import torch  # noqa: F401 (before the first sample is timed)
     handle: int | None = None
     while (task := ask(None)) is not None:
         if handle is not None:
