@@ -37,7 +37,7 @@ def test_samples_of_each_bucket(rows, tmp_path: Path) -> None:
 
 def test_samples_are_drawn_by_the_seed(tmp_path: Path) -> None:
     index = {"index": ["index.parquet"]}
-    rows = [{name: None for name in INDEX_SCHEMA.names} for _ in range(100)]
+    rows = [dict.fromkeys(INDEX_SCHEMA.names) for _ in range(100)]
     for i, row in enumerate(rows):
         row |= {"sample_id": f"{i:02}", "bucket": "ab"[i % 2]}
     schema = pa.schema([field.with_nullable(True) for field in INDEX_SCHEMA])

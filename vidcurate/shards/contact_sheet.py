@@ -110,7 +110,9 @@ def contact_sheet(
     tiles = {b.name: [_tile(row, b) for row in chosen[b.name][:each]] for b in shown}
     _take_frames(folder, [tile for found in tiles.values() for tile in found])
     sheet = _drawn(about, shown, tiles, len(buckets) - len(shown), only)
-    done, data = cv2.imencode(out.suffix.lower(), sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    jpeg = out.suffix.lower() in (".jpg", ".jpeg")
+    how = [cv2.IMWRITE_JPEG_QUALITY, 88] if jpeg else []
+    done, data = cv2.imencode(out.suffix.lower(), sheet, how)
     assert done
     with replacing(out) as temporary:
         temporary.write_bytes(data.tobytes())
@@ -343,6 +345,7 @@ def _width(text: str, size: int) -> int:
 def _wrapped(text: str, width: int, size: int, lines: int) -> list[str]:
     """Text in at most so many lines, broken at spaces where it can be; cut at the end."""
     found: list[str] = []
+    text = " ".join(text.split())
     while text and len(found) < lines:
         fits = len(text)
         while fits > 1 and _width(text[:fits], size) > width:

@@ -82,7 +82,7 @@ def write_index(
     ):
         for part in parts:
             rows = part if isinstance(part, pa.Table) else pq.read_table(part, schema=INDEX_SCHEMA)
-            for line in _digest_lines(rows):
+            for line in digest_lines(rows):
                 digest.update(line)
             said = rows.select(["clip_id", "captions", "scores"]).to_pylist()
             columns += int(columns_digest(said), 16)
@@ -160,7 +160,8 @@ def with_columns(
         yield changed
 
 
-def _digest_lines(rows: pa.Table) -> Iterator[bytes]:
+def digest_lines(rows: pa.Table) -> Iterator[bytes]:
+    """What the digest of an index covers, a line for each of its rows."""
     names = ("sample_id", "bucket", "split", "shard", "members", "sha256")
     for row in rows.select(names).to_pylist():
         yield (json.dumps([row[n] for n in names], sort_keys=True) + "\n").encode()

@@ -11,7 +11,10 @@ from pathlib import Path
 from vidcurate.acquire.archive import BrokenTarError, tar_members
 from vidcurate.errors import AcquireError
 
-VIDEO_SUFFIXES = ("mp4", "webm", "mkv", "mov", "avi", "m4v", "flv", "mpg", "mpeg", "ts", "wmv")
+VIDEO_SUFFIXES = (
+    *("mp4", "webm", "mkv", "mov", "avi", "m4v", "mpg", "mpeg", "m2ts", "mts", "ts", "flv"),
+    *("wmv", "ogv", "gif"),
+)
 """Endings of the member that holds a sample's video; of several the first in this order is it."""
 
 # WebDataset's rule: the key ends at the first dot of the base name; hidden files have none.

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from vidcurate.acquire.archive import tar_members
 from vidcurate.clip import INDEX_SCHEMA
 from vidcurate.errors import AcquireError, RunDirectoryError
-from vidcurate.shards.index import INDEX_FILE, _digest_lines, read_index
+from vidcurate.shards.index import INDEX_FILE, digest_lines, read_index
 from vidcurate.shards.inspection import open_rows
 from vidcurate.shards.tar_samples import VIDEO_SUFFIXES, TarFault, split_name, tar_samples
 from vidcurate.shards.tar_stream import TarReadError, TarStream
@@ -132,7 +132,7 @@ def _index_rows(folder: Path, index: Mapping[str, Any]) -> Iterator[Problem]:
                 for batch in file.iter_batches(_BATCH):
                     rows = pa.Table.from_batches([batch])
                     buckets.update(rows["bucket"].to_pylist())
-                    for line in _digest_lines(rows):
+                    for line in digest_lines(rows):
                         digest.update(line)
         except (OSError, pa.ArrowInvalid) as error:
             yield Problem(name, "", None, f"the index file is damaged: {error}")

@@ -30,11 +30,8 @@ from vidcurate.shards.reader.table_files import (
     build,
     read_meta,
 )
+from vidcurate.shards.tar_samples import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (
-    *("mp4", "webm", "mkv", "mov", "avi", "m4v", "mpg", "mpeg", "m2ts", "mts", "ts", "flv"),
-    *("wmv", "ogv", "gif"),
-)
 _NUMBER = np.dtype("<i8")
 _STEP = 16
 _CHUNK = 1_000_000
