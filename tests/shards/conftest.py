@@ -14,6 +14,8 @@ import pyarrow as pa
 import pytest
 
 from vidcurate.clip import CLIP_FIELDS, clip_id, video_id
+from vidcurate.recipe.model import Buckets, Limits, Pack
+from vidcurate.shards.pack import pack_selection
 
 TABLE = pa.schema(
     [
@@ -29,6 +31,7 @@ TABLE = pa.schema(
 )
 SIZE = (96, 64)
 SPANS = ((0, 12), (5, 31), (20, 28), (31, 60))
+MANY = tuple((a, a + n) for n in (6, 9, 14) for a in range(0, 45, 6))
 
 
 def film(path: Path, seed: int, size: tuple[int, int] = SIZE) -> Path:
@@ -108,3 +111,36 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
     return lambda folder: {
         p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
     }
+
+
+MANY = tuple((a, a + n) for n in (6, 9, 14) for a in range(0, 45, 6))
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 clips of a wide and a tall film in four buckets, several shards; never write to it."""
+    base = tmp_path_factory.mktemp("packed")
+    rows: list[dict[str, Any]] = []
+    for seed, size in enumerate((SIZE, (48, 80))):
+        path = film(base / f"film{seed}.mp4", seed, size)
+        rows += [
+            clip_row(
+                path,
+                *span,
+                width=size[0],
+                height=size[1],
+                split="val" if span == MANY[-1] else "train",
+                captions=[("long", f"film {seed}, frames {span[0]} to {span[1]}")],
+                scores=[("motion", float(span[0]))],
+            )
+            for span in MANY
+        ]
+    pack = Pack(
+        buckets=Buckets(short_side=(32,), aspect=("3:2", "3:5"), frames=(1, 5, 9)),
+        shard_size=120_000,
+    )
+    folder = base / "shards"
+    report = pack_selection(as_table(rows), pack, folder, workers=2, limits=Limits(attempts=1))
+    assert report.samples == len(rows)
+    assert report.shards > 4
+    return folder

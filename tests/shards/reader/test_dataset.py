@@ -385,40 +385,37 @@ def test_a_killed_worker_comes_back(dataset) -> None:
         found.append(batch.sample_ids)
         if len(killed) < 3:
             running = [c for c in psutil.Process().children() if c.status() != "zombie"]
-            child = next(c for c in running if c.pid not in killed)
-            assert "vidcurate.child" in child.cmdline()
-            killed.add(child.pid)
-            child.kill()
+            for child in [c for c in running if c.pid not in killed][:1]:
+                assert "vidcurate.child" in child.cmdline()
+                killed.add(child.pid)
+                child.kill()
     assert len(killed) == 3
     assert found == plain
     assert not data.skipped
 
 
-@pytest.mark.parametrize(
-    ("crash", "error", "says"),
-    [(True, "WorkerCrashError", "SIGSEGV"), (False, "WorkerCrashError", "no progress")],
-)
-def test_a_sample_that_ends_or_stops_its_worker_is_skipped(
-    dataset, crash: bool, error: str, says: str
-) -> None:
+def test_samples_that_end_or_stop_their_worker_are_skipped(dataset) -> None:
     how = {"decode": Decode(window="first"), "batch": 5}
     plain = [(i, v) for b in dataset(**how) for i, v in zip(b.sample_ids, b.video, strict=True)]
-    bad, pixels = plain[7]
-    total = int(pixels.sum())
+    (ends, ended), (stops, stopped) = plain[7], plain[21]
+    ended, stopped = int(ended.sum()), int(stopped.sum())
 
     def transform(video):
-        if int(video.sum()) == total:
-            if crash:
-                os.kill(os.getpid(), signal.SIGSEGV)
+        if int(video.sum()) == ended:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if int(video.sum()) == stopped:
             time.sleep(1000)
         return video
 
-    data = dataset(**how, transform=transform, workers=1, stall=2.5)
+    data = dataset(**how, transform=transform, workers=1, stall=3.0)
     batches = list(data)
-    assert [(f.sample_id, f.error) for b in batches for f in b.faults] == [(bad, error)]
-    assert says in next(f.message for b in batches for f in b.faults)
+    faults = {f.sample_id: f for b in batches for f in b.faults}
+    assert faults.keys() == {ends, stops}
+    assert {f.error for f in faults.values()} == {"WorkerCrashError"}
+    assert "died of SIGSEGV" in faults[ends].message
+    assert "made no progress" in faults[stops].message
     assert [i for b in batches for i in b.sample_ids] == [i for i, _ in plain]
-    assert sorted(seen(iter(batches))) == sorted(i for i, _ in plain if i != bad)
+    assert sorted(seen(iter(batches))) == sorted(i for i, _ in plain if i not in faults)
 
 
 def test_what_cannot_travel_is_refused_at_once(dataset) -> None:
