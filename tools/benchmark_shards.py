@@ -228,12 +228,10 @@ def large_index(effort: Effort, folder: Path, shards: Path) -> Iterator[Row]:
     )
     tables = folder / "large-tables"
     rows_of = f"of an index of {effort.rows:,} rows"
-    first = _child("resume", large, tables, state=None)["seconds"]  # the table is built
+    first = _child("begin", large, tables)  # it builds the table
     yield Row(f"first batch {rows_of} that is new to this machine", first, "s", first, first)
     for sample in effort.at:
-        state = _child("state", large, tables, sample)
-        turns = [_child("resume", large, tables, state=state) for _ in range(effort.rounds)]
-        seconds = [turn["seconds"] for turn in turns]
+        seconds = _child("resume", large, tables, sample, effort.rounds)
         middle, low, high = statistics.median(seconds), min(seconds), max(seconds)
         yield Row(f"first batch at sample {sample:,} {rows_of}", middle, "s", low, high, most=1.0)
     yield from _memory(effort, large, small, tables)
@@ -271,16 +269,12 @@ def generated(folder: Path, rows: int, shards: Path) -> Path:
     return folder
 
 
-def _child(
-    what: str, folder: Path, tables: Path, *rest: object, state: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    command = [sys.executable, child.__file__, what, str(folder), str(tables), *map(str, rest)]
-    given = json.dumps(state)
-    done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=False)
+def _child(what: str, folder: Path, tables: Path, *numbers: int) -> Any:
+    command = [sys.executable, child.__file__, what, str(folder), str(tables), *map(str, numbers)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed (see its message above)")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return json.loads(done.stdout)
 
 
 # --------------------------------------------------------------------------- output

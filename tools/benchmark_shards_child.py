@@ -1,8 +1,8 @@
 """What the reader takes in a process of its own: to go on from a state, and in memory.
 
-    python tools/benchmark_shards_child.py state FOLDER TABLES SAMPLE      the state at that sample
-    python tools/benchmark_shards_child.py resume FOLDER TABLES < STATE    to the first batch
-    python tools/benchmark_shards_child.py memory FOLDER TABLES WORKERS    while workers read
+    python tools/benchmark_shards_child.py begin FOLDER TABLES                  seconds
+    python tools/benchmark_shards_child.py resume FOLDER TABLES SAMPLE TIMES    [seconds, ...]
+    python tools/benchmark_shards_child.py memory FOLDER TABLES WORKERS         {own, workers}
 
 FOLDER: packed shards. TABLES: where the tables of indexes are. Prints JSON.
 """
@@ -49,7 +49,7 @@ def state_at(folder: Path, tables: Path, sample: int) -> dict[str, Any]:
     return state
 
 
-def resume(folder: Path, tables: Path, state: dict[str, Any] | None) -> dict[str, Any]:
+def first_batch(folder: Path, tables: Path, state: dict[str, Any] | None = None) -> float:
     """Seconds from nothing but imports to the first batch, after a state or from the start."""
     import torch  # noqa: F401 (the reader imports it with the first batch)
 
@@ -60,7 +60,7 @@ def resume(folder: Path, tables: Path, state: dict[str, Any] | None) -> dict[str
     first = next(iter(batches))
     seconds = time.perf_counter() - began
     assert all(sample is not None for sample in first.samples)
-    return {"seconds": seconds, "bytes": sum(len(s.members["mp4"]) for s in first.samples if s)}
+    return seconds
 
 
 def memory(folder: Path, tables: Path, workers: int) -> dict[str, Any]:
@@ -78,14 +78,18 @@ def memory(folder: Path, tables: Path, workers: int) -> dict[str, Any]:
 
 def main() -> None:
     """Do what the arguments say."""
-    what, folder, tables, *rest = sys.argv[1:]
+    what, *rest = sys.argv[1:]
+    folder, tables, *numbers = rest
     where = Path(folder), Path(tables)
-    if what == "state":
-        result = state_at(*where, int(rest[0]))
+    result: Any
+    if what == "begin":
+        result = first_batch(*where)
     elif what == "resume":
-        result = resume(*where, json.load(sys.stdin))
+        sample, times = map(int, numbers)
+        state = json.loads(json.dumps(state_at(*where, sample)))  # as a checkpoint holds it
+        result = [first_batch(*where, state) for _ in range(times)]
     else:
-        result = memory(*where, int(rest[0]))
+        result = memory(*where, int(numbers[0]))
     print(json.dumps(result))
 
 
