@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import cloudpickle
+import cv2
 
 from vidcurate.child import Child, ask, tell
 from vidcurate.errors import (
@@ -122,10 +123,11 @@ class Workers:
                 return
             except _DEATHS as error:
                 starts += 1
-                if held.task is None or (held.slot < 0 and starts >= _STARTS):
+                if held.slot < 0 and starts >= _STARTS:
                     desk.fail(error)
                     return
-                desk.again(held, error)
+                if held.task is not None:
+                    desk.again(held, error)
             except Exception as error:  # noqa: BLE001 (the edge of a thread: the caller gets it)
                 desk.fail(error)
                 return
@@ -245,6 +247,7 @@ class _Read:
 def serve(blob: bytes) -> Iterator[_Read]:
     """Read what the parent hands out, until there is no more; runs in a worker."""
     spec: ReadSpec = pickle.loads(blob)  # noqa: S301 (our own parent's)
+    cv2.setNumThreads(1)
     if spec.transform is not None:
         import torch  # noqa: F401 (before the first sample is timed)
     handle: int | None = None
