@@ -6,32 +6,24 @@ import shutil
 import tarfile
 
 import pytest
+from shards.conftest import SPANS, as_table, clip_row, film
 from typer.testing import CliRunner
 
 from vidcurate.cli.main import app
-
-RECIPE = """\
-name: tiny
-source: {folder: {path: FOLDER}}
-split: [fixed: {length: 2s}]
-score: [brightness]
-select:
-  first: {}
-  one: {limit: 1}
-pack: {buckets: {short_side: [96], aspect: ["16:9"], frames: [1, 17]}}
-output: OUT
-"""
+from vidcurate.recipe.model import Buckets, Limits, Pack
+from vidcurate.shards.pack import pack_selection
 
 
 @pytest.fixture(scope="module")
-def packed(footage, tmp_path_factory):
+def packed(tmp_path_factory):
+    """A run directory with two packed selections."""
     root = tmp_path_factory.mktemp("inspect")
-    (root / "videos").mkdir()
-    shutil.copy(footage("cuts_sound"), root / "videos")
-    text = RECIPE.replace("FOLDER", str(root / "videos")).replace("OUT", str(root / "out"))
-    (root / "tiny.yaml").write_text(text)
-    result = CliRunner().invoke(app, ["run", str(root / "tiny.yaml")])
-    assert result.exit_code == 0, result.output
+    path = film(root / "film.mp4", 1)
+    rows = [clip_row(path, *span) for span in SPANS]
+    how = Pack(buckets=Buckets(short_side=(64,), aspect=("3:2",), frames=(1, 17)))
+    for name, some in (("first", rows), ("one", rows[:1])):
+        folder = root / "out" / "shards" / name
+        pack_selection(as_table(some), how, folder, workers=1, limits=Limits())
     return root / "out"
 
 
@@ -50,7 +42,7 @@ def test_a_run_a_selection_and_a_shard(out, cli):
     assert result.exit_code == 0, result.output
     assert f"first  {out / 'shards' / 'first'}" in result.stdout
     assert f"one  {out / 'shards' / 'one'}" in result.stdout
-    assert "brightness_mean" in result.stdout
+    assert "motion" in result.stdout
     first = json.loads((out / "shards" / "first" / "index.json").read_text())
     (found,) = json.loads(cli("inspect", out / "shards" / "first", "--json").stdout)["selections"]
     assert found["samples"] == first["rows"] > 1

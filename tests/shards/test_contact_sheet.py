@@ -16,6 +16,7 @@ from vidcurate.errors import UserError
 from vidcurate.recipe.model import Buckets, Limits, Pack
 from vidcurate.shards.contact_sheet import _chosen, _wrapped, _write, contact_sheet
 from vidcurate.shards.foreign import index_tars
+from vidcurate.shards.index import read_index
 from vidcurate.shards.pack import pack_selection
 
 from .conftest import as_table
@@ -25,14 +26,15 @@ from .test_tar_samples import write
 def test_samples_of_each_bucket(rows, tmp_path: Path) -> None:
     buckets = Buckets(short_side=(64,), aspect=("3:2", "1:1"), frames=(1, 25))
     folder = tmp_path / "base"
-    pack_selection(as_table(rows), Pack(buckets=buckets), folder, workers=2, limits=Limits())
+    pack_selection(as_table(rows), Pack(buckets=buckets), folder, workers=1, limits=Limits())
     report = contact_sheet(folder, tmp_path / "sheet.png", samples=3)
     assert (report.buckets, report.samples, report.missing) == (2, 6, {})
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet.shape[1] == 1640
     (shard,) = [p.relative_to(folder).as_posix() for p in folder.glob("*_1f/*.tar")]
-    one = contact_sheet(folder, tmp_path / "one.jpg", only=shard)
-    assert (one.buckets, one.samples) == (1, 4)
+    (drawn,) = _chosen(folder, read_index(folder), 9, 0, shard).values()
+    assert {row["shard"] for row in drawn} == {shard}
+    assert len(drawn) == 4
 
 
 def test_samples_are_drawn_by_the_seed(tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_frames_are_spread_over_the_clip(footage, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     write(folder / "a.tar", [("a.mp4", footage("cuts").read_bytes()), ("b.mp4", b"")])
-    index_tars(folder)
+    index_tars(folder, workers=1)
     report = contact_sheet(folder, tmp_path / "sheet.png")
     assert report.samples == 1
     sheet = cv2.imread(str(tmp_path / "sheet.png")).astype(int)

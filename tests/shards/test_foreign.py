@@ -14,11 +14,16 @@ import pytest
 from vidcurate.clip import INDEX_SCHEMA, video_id
 from vidcurate.errors import RunDirectoryError, UserError
 from vidcurate.recipe.model import Buckets, Limits, Pack
-from vidcurate.shards.foreign import index_tars
+from vidcurate.shards.foreign import IndexReport
+from vidcurate.shards.foreign import index_tars as index_with
 from vidcurate.shards.pack import pack_selection
 
 from .conftest import as_table, film
 from .test_tar_samples import write
+
+
+def index_tars(folder: Path | str, **options) -> IndexReport:
+    return index_with(folder, **{"workers": 1, **options})
 
 
 def index_of(folder: Path) -> dict:
@@ -94,7 +99,7 @@ def test_the_layout_of_video2dataset(films, mp4, tmp_path: Path) -> None:
 def test_keys_that_come_in_several_tars(mp4, tmp_path: Path) -> None:
     for shard in ("a.tar", "b.tar"):
         write(tmp_path / shard, [("0.mp4", mp4), (f"{shard[0]}/1.mp4", mp4)])
-    report = index_tars(tmp_path, workers=1)
+    report = index_tars(tmp_path)
     assert report.renamed == 2
     rows = rows_of(tmp_path)
     assert list(rows) == ["a.tar#0", "a/1", "b.tar#0", "b/1"]
@@ -110,7 +115,7 @@ def test_the_same_tars_give_the_same_index_again(mp4, tmp_path: Path, tree) -> N
         write(folder / f"{i}.tar", v2d(f"{i}", mp4))
     first = index_tars(folder, workers=3)
     before = tree(folder)
-    assert index_tars(folder, workers=1).digest == first.digest
+    assert index_tars(folder).digest == first.digest
     assert tree(folder) == before
     write(folder / "3.tar", v2d("3", mp4))
     assert index_tars(folder).samples == 4
@@ -138,7 +143,7 @@ def test_faults_cost_their_samples_only(mp4, tmp_path: Path) -> None:
     (tmp_path / "c.tar.gz").write_bytes(b"")
     whole = write(tmp_path / "z.tar", [("z1.mp4", mp4), ("z2.mp4", mp4)]).read_bytes()
     (tmp_path / "z.tar").write_bytes(whole[: len(mp4) + 4096])
-    report = index_tars(tmp_path, workers=2)
+    report = index_tars(tmp_path)
     assert set(rows_of(tmp_path)) == {"good", "z1"}
     found = failures(report)
     assert found == {f["clip_id"]: f["message"] for f in index_of(tmp_path)["failures"]}
@@ -163,7 +168,7 @@ def test_faults_cost_their_samples_only(mp4, tmp_path: Path) -> None:
 def test_a_child_past_its_memory_costs_its_samples(mp4, tmp_path: Path) -> None:
     write(tmp_path / "a.tar", [("a.mp4", mp4), ("b.mp4", mp4)])
     with pytest.raises(UserError, match=r"no sample .*a\.tar#a: used .* more than limits\.memory"):
-        index_tars(tmp_path, workers=1, limits=Limits(memory=2**20, attempts=1))
+        index_tars(tmp_path, limits=Limits(memory=2**20, attempts=1))
     assert not (tmp_path / "index.json").exists()
 
 
@@ -189,7 +194,7 @@ def test_a_crash_costs_one_sample(mp4, tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     tar = write(folder / "a.tar", [("a.mp4", mp4), ("b.mp4", bytes(4321)), ("c.mp4", mp4)])
-    report = index_tars(folder, workers=1)
+    report = index_tars(folder)
     assert list(rows_of(folder)) == ["a", "c"]
     assert failures(report) == {"a.tar#b": "the process that reads a tar died of SIGSEGV"}
     (shard,) = index_of(folder)["shards"]
@@ -201,7 +206,7 @@ def test_our_own_shards_without_their_index(rows, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     rows[0]["split"] = "val"
     how = Pack(shard_size=60_000, buckets=Buckets(short_side=(64,), aspect=("3:2",), frames=(25,)))
-    pack_selection(as_table(rows), how, folder, workers=2, limits=Limits())
+    pack_selection(as_table(rows), how, folder, workers=1, limits=Limits())
     before, old = rows_of(folder), index_of(folder)
     assert set(old["buckets"]) == {"native", "64p_3x2_25f"}
     with pytest.raises(UserError, match=r"the index that pack made.*--force replaces it"):

@@ -21,25 +21,26 @@ from vidcurate.shards.inspection import (
 )
 from vidcurate.shards.pack import pack_selection
 
-from .conftest import as_table
+from .conftest import SPANS, as_table, clip_row, film
 from .test_tar_samples import write
 
 
-@pytest.fixture
-def base(rows, tmp_path: Path) -> Path:
-    """Of eight clips six have 25 frames or more; the text of one is a broken file."""
-    broken = tmp_path / "broken.mp4"
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of eight clips six have 9 frames or more; a ninth is of a broken file. Never write to it."""
+    root = tmp_path_factory.mktemp("inspection")
+    films = [film(root / f"film{i}.mp4", i) for i in range(2)]
+    rows = [clip_row(path, *span) for path in films for span in SPANS]
+    broken = root / "broken.mp4"
     broken.write_text("no video")
     bad = rows[0] | {"clip_id": "f" * 32, "path": str(broken)}
     rows[1]["captions"] = [("long", " "), ("b", "c")]
-    rows[2]["split"] = "val"
-    rows[2]["scores"] = [("motion", 4.5)]
     how = Pack(
         buckets=Buckets(short_side=(64,), aspect=("3:2",), frames=(9, 25)),
         fit=Fit(no_bucket="report"),
     )
-    folder = tmp_path / "out" / "shards" / "base"
-    pack_selection(as_table([*rows, bad]), how, folder, workers=2, limits=Limits(attempts=1))
+    folder = root / "out" / "shards" / "base"
+    pack_selection(as_table([*rows, bad]), how, folder, workers=1, limits=Limits(attempts=1))
     return folder
 
 
@@ -91,7 +92,7 @@ def test_a_foreign_index(films, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     write(folder / "a.tar", [("a.mp4", films[0].read_bytes()), ("a.txt", b"hi"), ("b.mp4", b"")])
-    index_tars(folder)
+    index_tars(folder, workers=1)
     about = inspect_selection(folder)
     assert (about.samples, about.is_foreign, about.failures) == (1, True, 1)
     assert about.captions == {"source": 1}
@@ -100,7 +101,7 @@ def test_a_foreign_index(films, tmp_path: Path) -> None:
 
 
 def test_where_selections_are_found(base: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out = base.parents[1]
     assert packed(base) == packed(base.parent) == packed(out) == [base]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no packed selection"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import hashlib
 import io
@@ -22,18 +23,36 @@ from vidcurate.shards.foreign import index_tars
 from vidcurate.shards.pack import pack_selection
 from vidcurate.shards.verify import verify
 
-from .conftest import as_table
+from .conftest import SPANS, as_table, clip_row, film
 
 
-@pytest.fixture
-def base(rows, tmp_path: Path) -> Path:
-    """Eight samples in two shards or more, some without a caption, as data sets are."""
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Four clips of each of two films."""
+    root = tmp_path_factory.mktemp("films")
+    films = [film(root / f"film{i}.mp4", i) for i in range(2)]
+    return [clip_row(path, *span) for path in films for span in SPANS]
+
+
+@pytest.fixture(scope="module")
+def base(rows, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight samples in two shards or more; as in data sets, one has no caption, one a crop."""
+    rows = copy.deepcopy(rows)
     rows[3]["caption_source"] = None
     rows[4]["crop"] = {"x": 16, "y": 0, "width": 64, "height": 64}
     rows[4] |= {"width": 64, "height": 64}
-    folder = tmp_path / "shards" / "base"
+    folder = tmp_path_factory.mktemp("shards") / "base"
     how = Pack(shard_size=60_000)
-    pack_selection(as_table(rows), how, folder, workers=2, limits=Limits())
+    pack_selection(as_table(rows), how, folder, workers=1, limits=Limits())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uniform(rows, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, all of the same kind."""
+    folder = tmp_path_factory.mktemp("uniform") / "base"
+    how = Pack(shard_size=60_000)
+    pack_selection(as_table(rows), how, folder, workers=1, limits=Limits())
     return folder
 
 
@@ -107,11 +126,8 @@ def load(tmp_path: Path, monkeypatch) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_datasets_reads_our_shards(rows, tmp_path: Path, load, streaming) -> None:
-    folder = tmp_path / "shards" / "base"
-    how = Pack(shard_size=60_000)
-    pack_selection(as_table(rows), how, folder, workers=2, limits=Limits())
-    _same_samples(folder, load(folder, streaming=streaming))
+def test_datasets_reads_our_shards(uniform: Path, load, streaming) -> None:
+    _same_samples(uniform, load(uniform, streaming=streaming))
 
 
 def test_datasets_reads_json_of_several_shapes(base: Path, load) -> None:
@@ -182,7 +198,7 @@ def test_tars_of_webdatasets_writer(films, tmp_path: Path) -> None:
     with webdataset.ShardWriter(str(folder / "%05d.tar"), maxcount=4, verbose=0) as out:
         for sample in made:
             out.write(sample | {"features.npy": sample["features.npy"]})
-    report = index_tars(folder)
+    report = index_tars(folder, workers=1)
     assert (report.samples, report.shards, report.failures) == (6, 2, ())
     rows = rows_of(folder)
     for sample, source in zip(read_by_webdataset(folder), made, strict=True):
@@ -205,7 +221,7 @@ def test_a_compressed_tar_of_webdatasets_writer_is_told(films, tmp_path: Path) -
         out.write(sample)
     with webdataset.TarWriter(str(tmp_path / "packed.tar.gz")) as out:
         out.write(sample)
-    report = index_tars(tmp_path)
+    report = index_tars(tmp_path, workers=1)
     assert list(rows_of(tmp_path)) == [sample["__key__"]]
     (failure,) = report.failures
     assert failure["clip_id"] == "packed.tar.gz"
