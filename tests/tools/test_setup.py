@@ -56,7 +56,7 @@ def test_help_tells_the_extras(setup):
     done = setup("--help")
     assert done.returncode == 0
     assert "tools/setup [--extras a,b]" in done.stdout
-    assert "Extras of pyproject.toml: ocr, models, train, decord, download, hubs, test." in done.stdout
+    assert "Extras of pyproject.toml: ocr, models, train, decord, http, download, hubs, test." in done.stdout
 
 
 def test_all_that_pyproject_asks_is_pinned():
