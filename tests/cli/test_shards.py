@@ -5,26 +5,64 @@ import json
 import shutil
 import tarfile
 
+import pyarrow as pa
 import pytest
-from shards.conftest import SPANS, as_table, clip_row, film
 from typer.testing import CliRunner
 
 from vidcurate.cli.main import app
+from vidcurate.clip import CLIP_FIELDS
+from vidcurate.media.probe import probe
 from vidcurate.recipe.model import Buckets, Limits, Pack
 from vidcurate.shards.pack import pack_selection
 
+TEXTS = pa.map_(pa.string(), pa.string())
+TABLE = pa.schema(
+    [
+        *CLIP_FIELDS,
+        *(pa.field(name, pa.string()) for name in ("path", "split")),
+        pa.field("captions", TEXTS),
+        pa.field("scores", pa.map_(pa.string(), pa.float64())),
+    ]
+)
+
+
+def clip(path, start, end):
+    """The row of the frames start..end, at 24 a second."""
+    base = probe(path, max_pixels=10**8, max_duration=3600).time_base
+    return {
+        "clip_id": f"{start:032}",
+        "video_id": "0" * 32,
+        "source": "folder",
+        "audit": False,
+        "start": start / 24,
+        "end": end / 24,
+        "start_pts": round(start / 24 / base),
+        "end_pts": round(end / 24 / base),
+        "time_base_num": base.numerator,
+        "time_base_den": base.denominator,
+        "n_frames": end - start,
+        "width": 320,
+        "height": 180,
+        "score_status": "scored",
+        "fingerprints": [],
+        "scored_from": "source",
+        "path": str(path),
+        "split": "train",
+        "captions": [("source", "a pan")],
+        "scores": [("motion", 0.5)],
+    }
+
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory):
+def packed(footage, tmp_path_factory):
     """A run directory with two packed selections."""
-    root = tmp_path_factory.mktemp("inspect")
-    path = film(root / "film.mp4", 1)
-    rows = [clip_row(path, *span) for span in SPANS]
-    how = Pack(buckets=Buckets(short_side=(64,), aspect=("3:2",), frames=(1, 17)))
+    out = tmp_path_factory.mktemp("inspect") / "out"
+    rows = [clip(footage("cuts"), *span) for span in ((0, 20), (30, 48), (60, 64))]
+    how = Pack(buckets=Buckets(short_side=(144,), aspect=("16:9",), frames=(1, 17)))
     for name, some in (("first", rows), ("one", rows[:1])):
-        folder = root / "out" / "shards" / name
-        pack_selection(as_table(some), how, folder, workers=1, limits=Limits())
-    return root / "out"
+        table = pa.Table.from_pylist(some, schema=TABLE)
+        pack_selection(table, how, out / "shards" / name, workers=1, limits=Limits())
+    return out
 
 
 @pytest.fixture
