@@ -157,7 +157,7 @@ class ShardDataset(_Iterable):
             sources=tuple(sources),
             decode=decode,
             members=tuple(members),
-            captions=Captions.of(captions),
+            captions=None if captions is None else Captions.of(captions),
             transform=transform,
             seed=seed,
             verify=verify,
