@@ -19,6 +19,7 @@ import pytest
 import webdataset
 
 from vidcurate.recipe.model import Limits, Pack
+from vidcurate.shards import ShardDataset
 from vidcurate.shards.foreign import index_tars
 from vidcurate.shards.pack import pack_selection
 from vidcurate.shards.verify import verify
@@ -225,3 +226,25 @@ def test_a_compressed_tar_of_webdatasets_writer_is_told(films, tmp_path: Path) -
     assert list(rows_of(tmp_path)) == [sample["__key__"]]
     (failure,) = report.failures
     assert failure["clip_id"] == "packed.tar.gz"
+
+
+def test_our_reader_streams_what_was_indexed(films, tmp_path: Path) -> None:
+    """Keys with folders, and some that both tars have; frames are those of the file."""
+    made = written(films)[:2]
+    for name in ("a", "b"):
+        with webdataset.TarWriter(str(tmp_path / f"{name}.tar")) as out:
+            for sample in made:
+                out.write(sample)
+    index_tars(tmp_path, workers=1)
+    options = {"shuffle": False, "index_folder": tmp_path / "cache"}
+    data = ShardDataset(tmp_path, decode=None, members=["video", "features.npy", "txt"], **options)
+    found = {s.row["sample_id"]: s.members for batch in data for s in batch.samples}
+    assert list(found) == [f"{t}.tar#{s['__key__']}" for t in ("a", "b") for s in made]
+    for key, source in zip(found, made * 2, strict=True):
+        assert found[key]["mp4"] == source["mp4"]
+        assert found[key]["txt"] == source["txt"].encode()
+        assert found[key]["features.npy"] == source["features.npy"]
+    decoded = list(ShardDataset(tmp_path, captions="{long}", **options))
+    assert [batch.captions for batch in decoded] == [["long 0"], ["long 1"]] * 2
+    assert [tuple(batch.video[0].shape) for batch in decoded] == [(57, 3, 64, 96)] * 4  # 4k + 1
+    assert all(batch.faults == [] and batch.weight.tolist() == [1] for batch in decoded)
