@@ -36,7 +36,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import benchmark_shards_child as child
+import benchmark_large_index as large_index
 import benchmark_shards_work as work
 import fetch_footage
 import generated_index
@@ -86,6 +86,7 @@ QUICK = Effort(
     rounds=2,
     clip_rounds=1,
     clips=4,
+    clip_size=(640, 360),
     rows=100_000,
     at=(1, 90_000),
     workers=2,
@@ -109,7 +110,7 @@ def rows(effort: Effort, folder: Path, peer: Path | None, footage: Path) -> Iter
         yield from reading(effort, plain, shards, tables, mosaic)
         yield from writing(effort, folder / "written", mosaic)
     yield from decoding(effort, folder / "clips", tables, footage)
-    yield from large_index(effort, folder, shards)
+    yield from growing_index(effort, folder, shards)
 
 
 def reading(
@@ -221,17 +222,18 @@ def _second_process(shards: Path, tables: Path, source: str, rounds: int) -> Row
 # --------------------------------------------------------------------------- large indexes
 
 
-def large_index(effort: Effort, folder: Path, shards: Path) -> Iterator[Row]:
+def growing_index(effort: Effort, folder: Path, shards: Path) -> Iterator[Row]:
     """Where a run goes on, and what memory its workers take, as an index grows."""
     large, small = (
         generated(folder / f"index-{rows}", rows, shards) for rows in (effort.rows, effort.few_rows)
     )
     tables = folder / "large-tables"
     rows_of = f"of an index of {effort.rows:,} rows"
-    first = _child("begin", large, tables)  # it builds the table
+    first = large_index.first_batch(large, tables)  # it builds the table
     yield Row(f"first batch {rows_of} that is new to this machine", first, "s", first, first)
     for sample in effort.at:
-        seconds = _child("resume", large, tables, sample, effort.rounds)
+        state = large_index.state_at(large, tables, sample)
+        seconds = [large_index.first_batch(large, tables, state) for _ in range(effort.rounds)]
         middle, low, high = statistics.median(seconds), min(seconds), max(seconds)
         yield Row(f"first batch at sample {sample:,} {rows_of}", middle, "s", low, high, most=1.0)
     yield from _memory(effort, large, small, tables)
@@ -240,7 +242,8 @@ def large_index(effort: Effort, folder: Path, shards: Path) -> Iterator[Row]:
 def _memory(effort: Effort, large: Path, small: Path, tables: Path) -> Iterator[Row]:
     taken: dict[int, dict[str, Any]] = {}
     for index, count in ((small, effort.few_rows), (large, effort.rows)):
-        found = taken[count] = _child("memory", index, tables, effort.workers)
+        large_index.first_batch(index, tables)  # its table is there, as on any day but the first
+        found = taken[count] = _memory_of(index, tables, effort.workers)
         each = [n / _MIB for n in found["workers"]]
         yield Row(
             f"memory of a worker of {effort.workers}, {count:,} rows",
@@ -269,12 +272,13 @@ def generated(folder: Path, rows: int, shards: Path) -> Path:
     return folder
 
 
-def _child(what: str, folder: Path, tables: Path, *numbers: int) -> Any:
-    command = [sys.executable, child.__file__, what, str(folder), str(tables), *map(str, numbers)]
+def _memory_of(folder: Path, tables: Path, workers: int) -> dict[str, Any]:
+    command = [sys.executable, large_index.__file__, str(folder), str(tables), str(workers)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed (see its message above)")
-    return json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 # --------------------------------------------------------------------------- output

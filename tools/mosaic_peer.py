@@ -3,8 +3,8 @@
     FOLDER/bin/python tools/mosaic_peer.py SAMPLES WORK
 
 SAMPLES holds a sample's files side by side (<id>.mp4, .json, .txt). A line on stdin is a job:
-"read", "shuffled" or "write N" (the first N samples by name). The answer is a line on stdout: JSON with
-wall and cpu (seconds), samples and bytes (of the .mp4). vidcurate is not installed there.
+"read", "shuffled" or "write N" (the first N samples by name). The answer is a line on stdout: JSON
+with wall and cpu (seconds), samples and bytes (of the .mp4). vidcurate is not installed there.
 """
 
 from __future__ import annotations

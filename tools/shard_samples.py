@@ -165,7 +165,7 @@ def packed_clips(
     )
     if not video.exists():
         footage.mkdir(parents=True, exist_ok=True)
-        options = {"preset": "medium", "crf": "23", "g": str(_GOP), "sc_threshold": "0"}
+        options = {"crf": "23", "g": str(_GOP), "sc_threshold": "0"}
         draft = video.with_name(f".{os.getpid()}.{video.name}")
         encode(draft, _pictures(source, size), size, Encoding(fps=_RATE, options=options))
         draft.replace(video)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tarfile
 
+import benchmark_large_index
 import benchmark_shards as benchmark
-import benchmark_shards_child as child
 import benchmark_shards_work as work
 import pytest
 import shard_samples
@@ -147,11 +147,11 @@ def test_a_state_is_that_of_a_run_that_came_so_far(made, tmp_path):
     shard_samples.write_shards(made, tmp_path / "shards")
     large = benchmark.generated(tmp_path / "large", 20_000, tmp_path / "shards")
     tables = tmp_path / "tables"
-    (at,) = child.state_at(large, tables, 10_000)["sources"]
+    (at,) = benchmark_large_index.state_at(large, tables, 10_000)["sources"]
     # 8,192 samples of the first window, and 226 batches of 8 of the second.
     assert (at["epoch"], at["window"], at["batch"]) == (0, 1, 226)
-    dataset = child.dataset(large, tables)
-    dataset.load_state_dict(child.state_at(large, tables, 10_000))
+    dataset = benchmark_large_index.dataset(large, tables)
+    dataset.load_state_dict(benchmark_large_index.state_at(large, tables, 10_000))
     assert next(iter(dataset)).state["sources"][0]["batch"] == 227
 
 

@@ -1,10 +1,9 @@
-"""What the reader takes in a process of its own: to go on from a state, and in memory.
+"""What the reader takes of an index of any size: time to go on from a state, and memory.
 
-    python tools/benchmark_shards_child.py begin FOLDER TABLES                  seconds
-    python tools/benchmark_shards_child.py resume FOLDER TABLES SAMPLE TIMES    [seconds, ...]
-    python tools/benchmark_shards_child.py memory FOLDER TABLES WORKERS         {own, workers}
+    python tools/benchmark_large_index.py FOLDER TABLES WORKERS
 
-FOLDER: packed shards. TABLES: where the tables of indexes are. Prints JSON.
+prints as JSON the bytes that a process and so many of its workers have for themselves while they
+read the packed shards in FOLDER; TABLES is where the tables of indexes are.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def dataset(folder: Path, tables: Path, workers: int = 0) -> ShardDataset:
 
 
 def state_at(folder: Path, tables: Path, sample: int) -> dict[str, Any]:
-    """The state that a run saves after about so many samples of its first epoch."""
+    """The state, through JSON, that a run saves after about so many samples of its first epoch."""
     batches = dataset(folder, tables)
     state: dict[str, Any] = batches.state_dict()
     (position,) = state["sources"]
@@ -46,13 +45,12 @@ def state_at(folder: Path, tables: Path, sample: int) -> dict[str, Any]:
     batches.load_state_dict(state)
     for batch in islice(batches, max(1, sample % WINDOW // BATCH)):
         state = batch.state
-    return state
+    found: dict[str, Any] = json.loads(json.dumps(state))
+    return found
 
 
 def first_batch(folder: Path, tables: Path, state: dict[str, Any] | None = None) -> float:
     """Seconds from nothing but imports to the first batch, after a state or from the start."""
-    import torch  # noqa: F401 (the reader imports it with the first batch)
-
     began = time.perf_counter()
     batches = dataset(folder, tables)
     if state is not None:
@@ -65,32 +63,20 @@ def first_batch(folder: Path, tables: Path, state: dict[str, Any] | None = None)
 
 def memory(folder: Path, tables: Path, workers: int) -> dict[str, Any]:
     """Bytes that this process and each worker have for themselves (USS) while they read."""
-    dataset(folder, tables)  # the table is there, as on any day but the first
-    batches = iter(dataset(folder, tables, workers))
+    batches: Any = iter(dataset(folder, tables, workers))
     for _ in islice(batches, _BATCHES * workers):
         pass
     own = psutil.Process()
     private = [process.memory_full_info().uss for process in own.children(recursive=True)]
     result = {"own": own.memory_full_info().uss, "workers": private}
-    batches.close()
+    batches.close()  # the workers end
     return result
 
 
 def main() -> None:
-    """Do what the arguments say."""
-    what, *rest = sys.argv[1:]
-    folder, tables, *numbers = rest
-    where = Path(folder), Path(tables)
-    result: Any
-    if what == "begin":
-        result = first_batch(*where)
-    elif what == "resume":
-        sample, times = map(int, numbers)
-        state = json.loads(json.dumps(state_at(*where, sample)))  # as a checkpoint holds it
-        result = [first_batch(*where, state) for _ in range(times)]
-    else:
-        result = memory(*where, int(numbers[0]))
-    print(json.dumps(result))
+    """Read, look, print."""
+    folder, tables, workers = sys.argv[1:]
+    print(json.dumps(memory(Path(folder), Path(tables), int(workers))))
 
 
 if __name__ == "__main__":
