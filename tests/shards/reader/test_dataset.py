@@ -102,6 +102,29 @@ def test_epochs_differ_and_follow_each_other(dataset) -> None:
     assert seen(iter(plain)) == seen(iter(plain))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loop_that_broke_off_is_gone_on_with(dataset, workers: int) -> None:
+    plain = [b.sample_ids for b in dataset()]
+    data = dataset(workers=workers)
+    found = []
+    for stop in (1, 3, len(plain)):
+        for batch in data:
+            found.append(batch.sample_ids)
+            if len(found) == stop:
+                break
+    assert found == plain
+    state = data.state_dict()
+    assert (state["sources"][0]["epoch"], state["sources"][0]["batch"]) == (1, 0)
+
+
+def test_two_iterations_at_once_are_refused(dataset) -> None:
+    data = dataset()
+    one, two = iter(data), iter(data)
+    next(one), next(two)
+    with pytest.raises(UserError, match="one at a time"):
+        next(one)
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 3), (3, 2), (2, 8), (8, 1)])
 def test_resume_at_any_step_on_other_ranks(dataset, packed: Path, before: int, after: int) -> None:
     flat = seen(iter(dataset()))
@@ -150,12 +173,14 @@ from vidcurate.shards import ShardDataset
 def opened(**changes):
     return ShardDataset(sys.argv[1], decode=None, batch=4, index_folder=sys.argv[2], **changes)
 
-def read(data, workers):
-    loader = DataLoader(
-        data, batch_size=None, num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
+def loader(data, workers, how="fork", keep=False):
+    return DataLoader(
+        data, batch_size=None, num_workers=workers, persistent_workers=keep,
+        multiprocessing_context=how if workers else None,
     )
-    return [(b.sample_ids, b.state) for b in loader]
+
+def read(*how):
+    return [(b.sample_ids, b.state) for b in loader(*how)]
 
 def refused(call):
     try:
@@ -169,12 +194,26 @@ data.load_state_dict(found["1"][2][1])
 found["resumed"] = read(data, 2)
 found["unknown"] = refused(data.state_dict)
 found["both"] = refused(lambda: read(opened(workers=1), 1))
+data = opened()
+found["each made anew"] = [read(data, workers) for workers in (2, 2, 1, 4)]
+kept = loader(opened(), 2, "fork", True)
+found["kept"] = [[(b.sample_ids, b.state) for b in kept] for _ in range(3)]
+kept.dataset.load_state_dict(found["1"][2][1])
+found["too late"] = refused(lambda: list(kept))
+data = opened()
+next(iter(loader(data, 1)))
+found["broken off"] = read(data, 1)
+data = opened()
+found["spawned"] = read(data, 1, "spawn")
+found["unknown, too"] = refused(data.state_dict)
 print(json.dumps(found))
 """
 
 
 def test_torch_dataloader(dataset, packed: Path, tmp_path: Path) -> None:
-    plain = [[b.sample_ids, b.state] for b in dataset()]
+    data = dataset()
+    epochs = [[[b.sample_ids, b.state] for b in data] for _ in range(4)]
+    plain = epochs[0]
     done = subprocess.run(  # apart, as a DataLoader forks
         [sys.executable, "-W", "ignore", "-c", LOADER, str(packed), str(tmp_path / "index")],
         capture_output=True, text=True, timeout=120, check=False,
@@ -184,7 +223,13 @@ def test_torch_dataloader(dataset, packed: Path, tmp_path: Path) -> None:
     assert found["0"] == found["1"] == found["4"] == plain
     assert found["resumed"] == plain[3:]
     assert "save the `state` of the last batch" in found["unknown"]
+    assert found["unknown, too"] == found["unknown"]
     assert "workers of its own" in found["both"]
+    assert found["each made anew"] == epochs
+    assert found["kept"] == epochs[:3]
+    assert "make a new DataLoader after it" in found["too late"]
+    assert found["broken off"] == found["spawned"] == plain
+    assert done.stderr.count("was broken off, and begins again") == 1
 
 
 def test_frames_are_those_of_the_clip(dataset, packed: Path) -> None:
@@ -242,7 +287,7 @@ def test_transform_and_captions_are_the_same_wherever_they_run(dataset) -> None:
         return video[:, :, 4:, :]
 
     how = transforms.Compose([transforms.RandomHorizontalFlip(0.5), transforms.ToFloat(), changes])
-    captions = Captions({"{long}, motion {motion:.1f}": 3.0, "source": 1.0}, drop=0.2)
+    captions = Captions({"{long}, motion {motion:.1f}": 3.0}, drop=0.2)
     plain = list(dataset(decode=Decode(), transform=how, captions=captions))
     others = list(dataset(decode=Decode(), transform=how, captions=captions, workers=1))
     texts = Counter()
@@ -459,6 +504,38 @@ time.sleep(100)
     assert not alive
     assert not [n for n in set(os.listdir("/dev/shm")) - before if "vidcurate" in n]
     assert seen(iter(dataset())) == seen(iter(dataset()))
+
+
+def test_a_program_ends_or_forks_in_the_middle_of_an_iteration(packed, tmp_path: Path) -> None:
+    code = """
+import os, sys
+import psutil
+from vidcurate.errors import UserError
+from vidcurate.shards import ShardDataset
+data = ShardDataset(sys.argv[1], decode=None, workers=1, index_folder=sys.argv[2])
+batches = iter(data)
+next(batches)
+before = psutil.Process().children()
+fork = os.fork()
+if not fork:
+    try:
+        next(batches)
+    except UserError as error:
+        print(error, flush=True)
+    sys.exit()  # what it inherited is taken down in it
+os.waitpid(fork, 0)
+next(batches)
+assert psutil.Process().children() == before
+print(before[0].pid)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(packed), str(tmp_path / "index")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    said, pid = done.stdout.splitlines()
+    assert "iterate anew in it" in said
+    assert not psutil.pid_exists(int(pid))
 
 
 def test_without_torch_it_is_a_plain_iterator(packed: Path, tmp_path: Path) -> None:

@@ -263,7 +263,9 @@ def test_bytes_that_changed_are_told(opened) -> None:
     table = opened()
     file = table.folder / "rows.bin"
     file.write_bytes(bytes(file.stat().st_size))
-    with pytest.raises(RunDirectoryError, match=r"is damaged at or after byte 0.*remove its folder"):
+    with pytest.raises(
+        RunDirectoryError, match=r"is damaged at or after byte 0.*remove its folder"
+    ):
         table.samples(np.array([0]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,3 +77,12 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+    def pin_memory(self) -> Batch:
+        """The same with pinned tensors, as torch's DataLoader asks for (pin_memory=True)."""
+        video = self.video
+        if isinstance(video, list):
+            video = [v.pin_memory() if hasattr(v, "pin_memory") else v for v in video]
+        elif hasattr(video, "pin_memory"):
+            video = video.pin_memory()
+        return replace(self, weight=self.weight.pin_memory(), video=video)

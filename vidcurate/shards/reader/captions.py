@@ -240,6 +240,8 @@ class Captions:
                     continue
                 name = part.names[0]
                 tail = suggest(name, sorted(known))
+                if not known:
+                    tail = f", as none has any {kind}: write the template without, or pack anew"
                 if name in other:
                     tail = (
                         f"; it is a score: write {{{name}:.1f}} or {{{name}|words}}"

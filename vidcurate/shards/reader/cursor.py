@@ -115,6 +115,12 @@ class Cursor:
             stream.next_epoch()
         return entries
 
+    def skip_to(self, epoch: int) -> None:
+        """Stand at the beginning of an epoch, unless this or a later one is reached already."""
+        for stream in self._streams:
+            if epoch > stream.at.epoch:
+                stream.go_to(Position(epoch))
+
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import mmap
 import os
 import sys
 from collections import Counter
@@ -17,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vidcurate.errors import UserError
+from vidcurate.shards.reader.arguments import check_kinds, check_names, check_numbers
 from vidcurate.shards.reader.batch import Batch
 from vidcurate.shards.reader.cache import Cache
 from vidcurate.shards.reader.captions import Captions
 from vidcurate.shards.reader.cursor import Cursor, Step
 from vidcurate.shards.reader.order import Order
+from vidcurate.shards.reader.passes import Passes
 from vidcurate.shards.reader.plans import BatchPlan, BucketBatches
 from vidcurate.shards.reader.reading import VIDEO, Decode, ReadSpec, ReadTask, Source, read_batch
 from vidcurate.shards.reader.shared import stacked
@@ -49,18 +50,23 @@ class ShardDataset(_Iterable):
     workers: `load_state_dict` goes on exactly where a run stopped, also on other numbers of both.
 
     With torch's DataLoader give it `batch_size=None`; its workers share the batches among
-    themselves, in order. Then `state` of the last batch is what to save. `workers` here needs no
-    DataLoader, and brings back a worker that died.
+    themselves, in order, and each loop over it gives the next epoch. Then `state` of the last batch
+    is what to save. What a loop that breaks off had is not known: the next one gives the epoch
+    again, or the one after where the workers were at its end, unless `load_state_dict` is given
+    the last batch's state (and a new DataLoader is made, of persistent workers). `workers` here
+    needs no DataLoader, goes on after such a break, and brings back a worker that died.
 
     Args:
         path: a folder with index.json (OUT/shards/<selection>, or one that `vidcurate index` made),
             local or any URL that fsspec knows. A mapping of such to weights mixes them: weights
-            are shares of the batches, each set goes through its own epochs, without an end.
+            are shares of the batches (any scale), each set goes through its own epochs, without
+            an end.
         batch: samples in a batch, by number or by bucket (`BucketBatches`), or `TokenPacks`.
         split: "train", "val", or None for all. buckets: only these.
         decode: how clips become tensors; None gives bytes.
         members: suffixes of files that are given as bytes in `Batch.samples` ("json", "txt",
-            "m4a"; "video" is the clip itself). Default: the clip where it is not decoded.
+            "m4a"; "video" is the clip itself); a sample without one lacks it there. Default: the
+            clip where it is not decoded.
         captions: which caption a sample has: a template, several with weights, or `Captions`.
         transform: makes what the batch holds of each clip's (frames, 3, height, width) uint8
             tensor. Random ones see the same seed for the same sample and epoch.
@@ -70,23 +76,27 @@ class ShardDataset(_Iterable):
             end a batch of weight 0; "drop" leaves both out.
         rank, world_size: default: of torch.distributed, else of RANK and WORLD_SIZE, else 0 of 1.
         workers: processes that read ahead; 0 reads in this one. ahead: batches for each.
-        verify: compare the bytes' sha256 with the index.
+        verify: compare the sha256 of clip and sound with the index.
         on_error: "skip" leaves a slot of weight 0 for a sample that cannot be read, with a fault
             in the batch, a line in the log and a count in `skipped`; "stop" raises.
         storage_options: of fsspec. timeout: seconds that one read of a store may take; it is
-            tried three times. stall: seconds that a worker may take for one sample.
+            tried three times. stall: seconds that a worker may take for one sample, besides such
+            reads; it is then started anew, and the sample skipped the second time.
         cache: where what was read from a remote store is kept. index_folder: where the table of
             the index is built; default: a folder of the user's own cache.
-        worker_memory: bytes that a worker may take.
+        worker_memory: bytes that a worker may take; as for `stall`.
 
     Attributes:
-        samples: in an epoch, over all ranks. skipped: samples that could not be read so far in this
-            process, by class of error. dropped: samples that `remainder="drop"` left out so far.
-            uncaptioned: samples that got the empty caption, as they lack what every template needs.
+        samples: in an epoch, over all ranks; of a mixture, of all its sets together.
+        skipped: samples that could not be read so far in this process (of this rank, not in
+            the workers of a DataLoader: see each batch's `faults`), by class of error.
+        dropped: samples that `remainder="drop"` left out so far, as this rank's batches say.
+        uncaptioned: samples that got the empty caption, as they lack what every template needs.
 
     Raises:
         RunDirectoryError: there is no index, or it is damaged.
-        UserError: an empty split, an unknown bucket, or arguments that do not fit together.
+        UserError: an empty split, an unknown bucket, captions or members that no sample has,
+            arguments that do not fit together. StoreError: the index cannot be read.
         DataError: from iterating, with on_error="stop".
     """
 
@@ -119,6 +129,19 @@ class ShardDataset(_Iterable):
         worker_memory: int = 8 * 1024**3,
     ) -> None:
         super().__init__()
+        check_numbers(
+            {"workers": workers},
+            {"ahead": ahead, "worker_memory": worker_memory},
+            {"timeout": timeout, "stall": stall},
+        )
+        check_kinds(
+            {"batch": batch, "decode": decode, "seed": seed},
+            {"members": members, "buckets": buckets},
+        )
+        if on_error not in ("skip", "stop"):
+            raise UserError(f'on_error is {on_error!r}; choose "skip" or "stop"')
+        if transform is not None and decode is None:
+            raise UserError("transform works on decoded clips, and decode is None: leave one out")
         if transform is not None and find_spec("torch") is None:
             raise UserError("transform works on torch tensors, and torch is not installed")
         self.rank, self.world_size = _place(rank, world_size)
@@ -150,14 +173,16 @@ class ShardDataset(_Iterable):
             )
             for s in sources
         ]
-        self._weights = list(mixed.values()) if len(mixed) > 1 else None
+        self._weights = list(mixed.values())
         if members is None:
             members = () if decode is not None else (VIDEO,)
+        rendered = None if captions is None else Captions.of(captions)
+        check_names([source.table for source in sources], members, rendered)
         self._spec = ReadSpec(
             sources=tuple(sources),
             decode=decode,
             members=tuple(members),
-            captions=None if captions is None else Captions.of(captions),
+            captions=rendered,
             transform=transform,
             seed=seed,
             verify=verify,
@@ -172,7 +197,8 @@ class ShardDataset(_Iterable):
         self.skipped: Counter[str] = Counter()
         self.dropped = self.uncaptioned = 0
         self._state = self._cursor().state_dict()
-        self._elsewhere: mmap.mmap | None = mmap.mmap(-1, 1)  # shared with forked processes
+        self._passes = Passes()
+        self._iteration = 0
 
     # ------------------------------------------------------------------ state
 
@@ -184,7 +210,7 @@ class ShardDataset(_Iterable):
         Raises:
             UserError: batches were read by a DataLoader's workers; take the last batch's `state`.
         """
-        if self._elsewhere is not None and self._elsewhere[0]:
+        if self._passes.is_used:
             raise UserError(
                 "state_dict: the batches were read in a DataLoader's workers, so this process does "
                 "not know where they are; save the `state` of the last batch"
@@ -200,18 +226,16 @@ class ShardDataset(_Iterable):
         cursor = self._cursor()
         cursor.load_state_dict(state)
         self._state = cursor.state_dict()
-        if self._elsewhere is not None:
-            self._elsewhere[0] = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_elsewhere": None}
+        self._passes.reset()
 
     # ------------------------------------------------------------------ batches
 
     def __iter__(self) -> Iterator[Batch]:
-        share, shares = self._share()
+        loader = self._loader()
         states: dict[int, dict[str, Any]] = {}
-        tasks = self._tasks(share, shares, states)
+        tasks = self._tasks(loader, states)
+        self._iteration += 1
+        iteration = self._iteration
         if self._workers is not None:
             batches = self._workers.read(tasks)
         else:
@@ -226,37 +250,46 @@ class ShardDataset(_Iterable):
                 self.skipped[fault.error] += 1
                 _log.warning("skipped %s of %s: %s", fault.sample_id, fault.shard, fault.message)
             _as_tensors(batch)
-            self._state = batch.state
+            if loader is None:
+                self._state = batch.state
             yield batch
+            if iteration != self._iteration:
+                raise UserError(
+                    "ShardDataset: a later iteration has gone on from where this one was; iterate "
+                    "over one at a time, or make a data set for each"
+                )
 
-    def _share(self) -> tuple[int, int]:
-        """Which batches are read here, where a DataLoader has several workers."""
+    def _loader(self) -> tuple[int, int] | None:
+        """Which worker of how many this is, in one of a DataLoader."""
         torch_data = sys.modules.get("torch.utils.data")
         info = torch_data.get_worker_info() if torch_data is not None else None
         if info is None:
-            return 0, 1
+            return None
         if self._workers is not None:
             raise UserError(
                 "ShardDataset has workers of its own, and so has the DataLoader; set one of the "
                 "two numbers to 0"
             )
-        if self._elsewhere is not None:
-            self._elsewhere[0] = 1
         return info.id, info.num_workers
 
     def _tasks(
-        self, share: int, shares: int, states: dict[int, dict[str, Any]]
+        self, loader: tuple[int, int] | None, states: dict[int, dict[str, Any]]
     ) -> Iterator[ReadTask]:
         """What this rank reads, to the end of the epoch; notes the state after each."""
         cursor = self._cursor()
         cursor.load_state_dict(self._state)
+        share, shares = loader or (0, 1)
+        if loader is not None:
+            cursor.skip_to(self._passes.begin(*loader))
         epoch: int | None = None
         number = given = 0
         while (step := cursor.next_step()) is not None:
-            now = step.epoch if self._weights is None else None
+            now = step.epoch if len(self._orders) == 1 else None
             if epoch is None:
                 epoch = now
             if now != epoch:
+                if loader is not None:
+                    self._passes.end(*loader, step.epoch)
                 return
             if number % shares == share:
                 states[given] = step.state

@@ -10,10 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vidcurate.errors import DamagedSampleError, DataError, StoreError, WorkerCrashError
+from vidcurate.errors import (
+    DamagedSampleError,
+    DataError,
+    StoreError,
+    UserError,
+    WorkerCrashError,
+)
 from vidcurate.media.clip_frames import ClipRequest, read_frames
 from vidcurate.shards.reader.batch import Batch, Fault, Sample
 from vidcurate.shards.reader.captions import Captions
+from vidcurate.shards.reader.plans import positive
 from vidcurate.shards.reader.shapes import Rows, Shapes
 from vidcurate.shards.reader.store import Store
 from vidcurate.shards.reader.table import IndexTable
@@ -39,6 +46,9 @@ class Decode:
         val).
     audio_rate: samples a second of the sound that goes with the frames; None reads no sound.
     max_pixels: a larger picture is refused.
+
+    Raises:
+        UserError: a value that is none of these.
     """
 
     backend: Literal["av", "decord"] = "av"
@@ -46,6 +56,22 @@ class Decode:
     crop: Literal["center", "random"] = "center"
     audio_rate: int | None = None
     max_pixels: int = 8192 * 8192
+
+    def __post_init__(self) -> None:
+        known = {
+            "backend": ("av", "decord"),
+            "window": ("random", "middle", "first"),
+            "crop": ("center", "random"),
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise UserError(
+                    f"Decode: {name} is {getattr(self, name)!r}; choose one of {', '.join(values)}"
+                )
+        for name in ("audio_rate", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None:
+                positive(value, f"Decode: {name}")
 
 
 @dataclass(frozen=True)
@@ -140,9 +166,10 @@ def read_batch(spec: ReadSpec, task: ReadTask, at: Callable[[int], None]) -> Bat
         samples=samples,
         source=task.source,
         cost=task.cost,
-        faults=faults,
+        # A rank without work reads what the first one reports.
+        faults=[] if task.idle else faults,
         dropped=len(task.dropped),
-        uncaptioned=sum(_lacks_caption(spec.captions, s) for s in samples),
+        uncaptioned=0 if task.idle else sum(_lacks_caption(spec.captions, s) for s in samples),
     )
     if spec.decode is not None:
         assert shapes is not None
@@ -251,6 +278,9 @@ def _decode(
 ) -> None:
     """Set the sample's video, times and audio."""
     row = sample.row
+    name = f"{row['shard']}: {row['sample_id']}.{row['video']}"
+    if row["video"] not in data:
+        raise DamagedSampleError(f"{name}: the index names no file with its video; index again")
     step = row["frame_step"]
     spare = max(0, row["n_frames"] - ((count - 1) * step + 1))
     fixed = row["split"] == "val"
@@ -272,7 +302,6 @@ def _decode(
         size=size,
         crop=crop,
     )
-    name = f"{row['shard']}: {row['sample_id']}.{row['video']}"
     sample.video, sample.times = read_frames(
         data[row["video"]], request, backend=how.backend, name=name, max_pixels=how.max_pixels
     )

@@ -49,7 +49,7 @@ def share(arrays: Sequence[Any]) -> Shared | None:
         place = 0
         for data in raw:
             assert data is not None
-            memory[place : place + len(data)] = memoryview(data)
+            memory[place : place + len(data)] = data.data
             place += len(data)
     return Shared(os.getpid(), handle, tuple((str(a.dtype), tuple(a.shape)) for a in arrays))
 

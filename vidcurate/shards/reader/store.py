@@ -99,6 +99,12 @@ class Store:
         self.__dict__.update(state)
         self._start()
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a `read` may take at most, all its attempts together; 0 of a local one."""
+        pauses = _PAUSE * (2 ** (self.attempts - 1) - 1)
+        return self.attempts * self.timeout + pauses if self.is_remote else 0.0
+
     # ------------------------------------------------------------------ reading
 
     def read(self, path: str, offset: int, size: int) -> bytes:
@@ -147,9 +153,11 @@ class Store:
                 end = max(ranges[i][1] + ranges[i][2] for i in places)
                 data = self._tried((path, first, end - first))
                 for i in places:
-                    if isinstance(data, StoreError):
+                    if isinstance(data, ShardTruncatedError) and len(places) > 1:
                         # One that lies past the end of the file does not spoil its neighbours.
-                        result[i] = self._tried(ranges[i]) if len(places) > 1 else data
+                        result[i] = self._tried(ranges[i])
+                    elif isinstance(data, StoreError):
+                        result[i] = data
                     else:
                         start = ranges[i][1] - first
                         result[i] = data[start : start + ranges[i][2]]

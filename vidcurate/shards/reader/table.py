@@ -85,11 +85,15 @@ class IndexTable:
     Attributes:
         digest: of the index (index.json), whatever rows of it are read.
         buckets: names of all buckets of the index, sorted.
+        captions, scores, members: names that any row of the index has, sorted.
         folder: of the files.
     """
 
     digest: str
     buckets: tuple[str, ...]
+    captions: tuple[str, ...]
+    scores: tuple[str, ...]
+    members: tuple[str, ...]
     folder: Path
 
     def __init__(
@@ -110,6 +114,9 @@ class IndexTable:
         self.folder = folder
         self.digest = digest
         self.buckets = tuple(meta["buckets"])
+        self.captions, self.scores, self.members = (
+            tuple(meta["names"][kind]) for kind in ("captions", "scores", "members")
+        )
         self._native = native
         self._columns: list[str] = meta["columns"]
         self._plan = _Records(folder / PLAN_FILE, PLAN)

@@ -1,6 +1,7 @@
 """The local files that an index is read from: made of its Parquet files once, then mapped.
 
-    meta.json   columns, buckets, splits, how many rows of each, and the sizes of the other files
+    meta.json   columns, buckets, splits, how many rows of each, the names that captions, scores and
+                members bear, and the sizes of the other files
     plan.bin    one PLAN record a row: what orders and batches are computed from
     places.bin  one PLACE record a row: where it is in rows.bin
     rows.bin    the rows, each a JSON list of its values
@@ -33,7 +34,7 @@ from vidcurate.durable import TEMP
 from vidcurate.errors import RunDirectoryError, StorageError
 from vidcurate.shards.reader.store import Store
 
-LAYOUT = 1
+LAYOUT = 2
 META, PLAN_FILE, PLACES_FILE, ROWS_FILE = "meta.json", "plan.bin", "places.bin", "rows.bin"
 PLAN = np.dtype(
     [
@@ -145,6 +146,7 @@ def _write(store: Store, index: dict[str, Any], folder: Path) -> dict[str, Any]:
         for written in (plan_file, places_file, rows_file):
             written.flush()
             os.fsync(written.fileno())
+    names = _names(files, store.root)
     for copied in files:
         if copied.parent == folder:
             copied.unlink()
@@ -152,7 +154,7 @@ def _write(store: Store, index: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise RunDirectoryError(
             f"{store.root}: index.json says {index['rows']} rows, and there are {rows}: {_DAMAGED}"
         )
-    names = (PLAN_FILE, PLACES_FILE, ROWS_FILE)
+    made = (PLAN_FILE, PLACES_FILE, ROWS_FILE)
     meta = {
         "layout": LAYOUT,
         "rows": rows,
@@ -160,7 +162,8 @@ def _write(store: Store, index: dict[str, Any], folder: Path) -> dict[str, Any]:
         "buckets": buckets,
         "splits": splits,
         "counts": [[*key, n] for key, n in sorted(counts.items())],
-        "files": {name: (folder / name).stat().st_size for name in names},
+        "names": names,
+        "files": {name: (folder / name).stat().st_size for name in made},
     }
     (folder / META).write_text(json.dumps(meta), "utf-8")
     return meta
@@ -193,13 +196,32 @@ def _check_schema(file: Path, where: str) -> None:
 
 def _batches(files: Sequence[Path], where: str) -> Iterator[pa.RecordBatch]:
     """The rows in order: each as the text of its values, and the columns that PLAN is made of."""
-    import duckdb
-
     query = (
         f"SELECT CAST(json_array({', '.join(COLUMNS)}) AS VARCHAR) AS row, bucket, split, "
         + ", ".join(f"CAST({name} AS BIGINT) AS {name}" for name in _NUMBERS)
         + " FROM read_parquet($files)"
     )
+    yield from _asked(query, files, where)
+
+
+def _names(files: Sequence[Path], where: str) -> dict[str, list[str]]:
+    """The names that captions, scores and members of any row bear, sorted."""
+    found: dict[str, list[str]] = {}
+    for column, name in (
+        ("captions", "unnest(map_keys(captions))"),
+        ("scores", "unnest(map_keys(scores))"),
+        ("members", "unnest(members).name"),
+    ):
+        query = f"SELECT DISTINCT {name} AS name FROM read_parquet($files)"
+        batches = _asked(query, files, where)
+        found[column] = sorted(n for batch in batches for n in batch.column("name").to_pylist())
+    return found
+
+
+def _asked(query: str, files: Sequence[Path], where: str) -> Iterator[pa.RecordBatch]:
+    """What a query over the files gives."""
+    import duckdb
+
     names = [glob.escape(str(file)) for file in files]
     try:
         with duckdb.connect(config=_DUCKDB) as connection:

@@ -6,6 +6,7 @@ a process twice leaves a slot of weight 0, and the rest of its batch is read wit
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import sys
@@ -38,6 +39,7 @@ _STARTS = 3  # of a process that ends before it is at any slot
 _SLOW_START = 120.0  # seconds more for a process to begin with: it imports torch
 _FOR_EVER = 1e12  # seconds: a worker lives as long as its reader
 _POLL = 0.2
+_ROUNDS = 3  # of reads of a remote store, one after the other, for the samples read together
 
 
 class Workers:
@@ -45,7 +47,8 @@ class Workers:
 
     Args:
         spec: what to read, and how. count: processes. ahead: batches that each may be ahead by.
-        stall: seconds that one sample may take. memory: resident bytes of one process.
+        stall: seconds that one sample may take, besides the reads of a remote store, which have a
+            timeout of their own. memory: resident bytes of one process.
 
     Raises:
         UserError: a part of `spec` cannot travel to another process.
@@ -61,21 +64,24 @@ class Workers:
                 f"transform, captions or storage options cannot be sent to workers ({error}); "
                 "use functions and plain values, or workers=0"
             ) from error
+        stall += _ROUNDS * max(source.store.patience for source in spec.sources)
         self._limits = Limits(time=_FOR_EVER, stall=stall, memory=memory)
         self._count, self._room = count, count * ahead
 
     def read(self, tasks: Iterator[ReadTask]) -> Iterator[Batch]:
-        """The batches of the tasks, in order. Closing it ends the processes.
+        """The batches of the tasks, in order. Closing it ends the processes, as does the program.
 
         Raises:
+            UserError: it is read in a fork of the process that began it.
             DataError: a sample cannot be read and the spec says stop, or workers do not start.
             VidcurateError: what reading raised in a worker, as it was.
         """
         desk = _Desk(tasks, self._room)
         stop = threading.Event()
+        owner = os.getpid()
         environment = {
             "OMP_NUM_THREADS": "1",  # there is a process a core
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # of what the spec refers to
+            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),  # of what the spec uses
         }
         children = [
             Child(self._limits, stop, environment, what="a reader's worker")
@@ -85,17 +91,32 @@ class Workers:
             threading.Thread(target=self._drive, args=(child, desk), daemon=True)
             for child in children
         ]
-        try:
-            for thread in threads:
-                thread.start()
-            yield from desk.results()
-        finally:
+
+        def end() -> None:
+            atexit.unregister(end)
+            if os.getpid() != owner:
+                return  # a fork has neither the threads nor a right to the processes
             stop.set()
             desk.close()
             for thread in threads:
                 thread.join()
             for child in children:
                 child.close()
+
+        # Before the interpreter ends threads and takes modules apart; a `finally` comes after.
+        atexit.register(end)
+        try:
+            for thread in threads:
+                thread.start()
+            for batch in desk.results():
+                yield batch
+                if os.getpid() != owner:
+                    raise UserError(
+                        "a fork cannot read on where its parent has begun; iterate anew in it"
+                    )
+        finally:
+            if not stop.is_set():
+                end()
 
     def _drive(self, child: Child, desk: _Desk) -> None:
         """Keep one process at work until there is no more to do."""
