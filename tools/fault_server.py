@@ -45,8 +45,9 @@ from urllib.parse import unquote
 class FaultServer(ThreadingHTTPServer):
     """The server, on a free port of 127.0.0.1; it runs inside a `with`.
 
-    files: name -> path. seen: (path with query, headers) of each request so far. sent: bytes of
-    bodies of files, by that path.
+    files: name -> path; a name may hold slashes. faults: name -> "status/503", the fault that is
+    played when /ok is asked for it. seen: (path with query, headers) of each request so far. sent:
+    bytes of bodies of files, by that path.
     """
 
     daemon_threads = True
@@ -54,6 +55,7 @@ class FaultServer(ThreadingHTTPServer):
     def __init__(self, files: Mapping[str, Path]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = dict(files)
+        self.faults: dict[str, str] = {}
         self.answers: dict[str, tuple[str, bytes]] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.counts: Counter[str] = Counter()
@@ -101,6 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
         # To a proxy the whole URL is sent.
         path, _, query = self.path.removeprefix("http://films.example").partition("?")
         parts = unquote(path).strip("/").split("/")
+        for place in range(1, len(parts)):
+            if (name := "/".join(parts[place:])) in server.files:
+                parts[place:] = [name]
+        if parts[0] == "ok" and parts[-1] in server.faults:
+            parts[:-1] = server.faults[parts[-1]].split("/")
         match parts:
             case ["ok", name]:
                 self._file(name)

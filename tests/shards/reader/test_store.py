@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
-import httpx
 import pytest
 from fault_server import FaultServer
 
@@ -30,48 +29,6 @@ from vidcurate.shards.reader.cache import Cache
 from vidcurate.shards.reader.store import Store, check_path
 
 CONTENT = bytes(range(256)) * 800  # 204,800 bytes
-
-
-class StatusError(OSError):
-    """What stores' libraries raise for an HTTP status."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
-
-
-class BrokenOffError(Exception):
-    """What aiohttp gives as the cause where an answer broke off; its code is no status."""
-
-    code = 400
-
-
-class Ranges(fsspec.AbstractFileSystem):
-    """http by httpx (fsspec's own needs aiohttp): ranges://host/path."""
-
-    protocol = "ranges"
-
-    def cat_file(self, path, start=None, end=None, **_):
-        headers = {} if start is None else {"Range": f"bytes={start}-{end - 1}"}
-        return self._get(path, headers).content
-
-    def info(self, path, **_):
-        found = self._get(path, {"Range": "bytes=0-0"}).headers["Content-Range"]
-        return {"size": int(found.rpartition("/")[2]), "type": "file"}
-
-    def _get(self, path, headers):
-        try:
-            answer = httpx.get(f"http://{path}", headers=headers, timeout=None)
-        except httpx.TransportError as error:
-            raise ConnectionError(str(error)) from BrokenOffError(error)
-        if answer.status_code == 404:
-            raise FileNotFoundError(path)
-        if answer.status_code >= 400:
-            raise StatusError(answer.status_code)
-        return answer
-
-
-fsspec.register_implementation("ranges", Ranges, clobber=True)
 
 
 @pytest.fixture
@@ -100,7 +57,7 @@ def memory() -> Iterator[Store]:
 
 
 def of(server: FaultServer, fault: str, **options) -> Store:
-    return Store(f"ranges://127.0.0.1:{server.server_port}/{fault}", **options)
+    return Store(f"http://127.0.0.1:{server.server_port}/{fault}", **options)
 
 
 # ---------------------------------------------------------------------- what is read
@@ -143,6 +100,14 @@ def test_neighbours_are_one_request(server: FaultServer) -> None:
     assert found == [CONTENT[:100], CONTENT[612:662], CONTENT[190_000:190_009]]
     ranges = sorted(headers["Range"] for _, headers in server.seen)
     assert ranges == ["bytes=0-661", "bytes=190000-190008"]
+
+
+def test_neighbours_that_fail_cost_no_more_than_one(server: FaultServer) -> None:
+    for fault, kind in (("status/500", StoreFailedError), ("silent", StoreStalledError)):
+        store = of(server, fault, timeout=0.2, attempts=1)
+        found = store.read_many([("a.tar", at, 50) for at in (0, 100, 200, 300)])
+        assert [type(error) for error in found] == [kind] * 4
+        assert server.counts[f"/{fault}/a.tar"] == 1
 
 
 def test_a_pickle_reads_the_same_and_holds_arguments_only(local: Store, memory: Store) -> None:
@@ -275,7 +240,7 @@ import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
 import test_store
 from vidcurate.errors import StoreStalledError
 try:
-    url = "ranges://127.0.0.1:{server.server_port}/silent"
+    url = "http://127.0.0.1:{server.server_port}/silent"
     test_store.Store(url, timeout=0.2).read("a.tar", 0, 5)
 except StoreStalledError:
     print("stalled")
@@ -287,7 +252,7 @@ except StoreStalledError:
 
 
 def test_messages_hold_no_secrets(server: FaultServer) -> None:
-    root = f"ranges://me:secret@127.0.0.1:{server.server_port}/status/403"
+    root = f"http://me:secret@127.0.0.1:{server.server_port}/status/403"
     with pytest.raises(StoreError) as caught:
         Store(root).read("a.tar", 0, 5)
     assert "secret" not in str(caught.value)
@@ -328,6 +293,23 @@ def test_what_the_cache_has_is_not_asked_for_again(server: FaultServer, tmp_path
     store.version = "two"  # another index: nothing of the old one is believed
     store.read("a.tar", 0, 10)
     assert server.counts["/ok/a.tar"] == 3
+
+
+def test_the_cache_knows_a_range_whatever_its_neighbours(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    store = of(server, "ok", cache=Cache(tmp_path / "cache", 10**7))
+    store.version = "one"
+    ranges = [("a.tar", at, 40) for at in (0, 100, 200, 100_000)]
+    wanted = [CONTENT[at:][:40] for _, at, _ in ranges]
+    assert store.read_many(ranges) == wanted
+    assert server.counts["/ok/a.tar"] == 2
+    assert store.read_many(ranges[::-2]) == wanted[::-2]
+    assert store.read("a.tar", 100, 40) == wanted[1]
+    found = store.read_many([*ranges, ("a.tar", 300, 40), ("../a", 0, 1)])
+    assert found[:5] == [*wanted, CONTENT[300:340]]
+    assert isinstance(found[5], StoreError)
+    assert server.counts["/ok/a.tar"] == 3, "only what is new was asked for"
 
 
 def test_the_cache_is_not_for_local_files(local: Store, tmp_path: Path) -> None:

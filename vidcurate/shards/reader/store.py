@@ -29,6 +29,7 @@ from vidcurate.errors import (
 from vidcurate.shards.reader.cache import Cache
 
 _T = TypeVar("_T")
+_Range = tuple[str, int, int]
 _OPEN_FILES = 64
 _BLOCK = 16 * 1024**2  # of a file that is copied whole
 _AT_ONCE = 16  # requests of read_many
@@ -114,22 +115,10 @@ class Store:
             StoreError: one of its family; it names the place. StoreFailedError and
                 StoreStalledError are transient.
         """
-        check_path(path)
-        if offset < 0 or size < 0:
-            raise StoreError(f"{self.shown(path)}: {_range(offset, size)} cannot be: see its index")
-        if size == 0:
-            return b""
-        if not self.is_remote:
-            return self._read_local(path, offset, size)
-        key = (self.root, path, offset, size, self.version)
-        is_cached = self.cache is not None and self.version != ""
-        if is_cached and self.cache is not None:
-            found = self.cache.get(key, size)
-            if found is not None:
-                return found
-        data = self._read_remote(path, offset, size)
-        if is_cached and self.cache is not None:
-            self.cache.put(key, data)
+        data = self._at_hand(path, offset, size)
+        if data is None:
+            data = self._read_remote(path, offset, size)
+            self._keep(path, offset, data)
         return data
 
     def read_many(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | StoreError]:
@@ -139,8 +128,20 @@ class Store:
         """
         if not self.is_remote:
             return [self._tried(range_) for range_ in ranges]
+        # Each is kept by itself: another time it has other neighbours.
         result: list[bytes | StoreError] = [b""] * len(ranges)
-        groups = iter(_groups(ranges))
+        wanted = []
+        for i, range_ in enumerate(ranges):
+            try:
+                found = self._at_hand(*range_)
+            except StoreError as error:
+                result[i] = error
+                continue
+            if found is None:
+                wanted.append(i)
+            else:
+                result[i] = found
+        groups = iter(_groups(ranges, wanted))
         lock = threading.Lock()
 
         def work() -> None:
@@ -149,27 +150,36 @@ class Store:
                     places = next(groups, None)
                 if places is None:
                     return
-                path, first, _ = ranges[places[0]]
-                end = max(ranges[i][1] + ranges[i][2] for i in places)
-                data = self._tried((path, first, end - first))
-                for i in places:
-                    if isinstance(data, ShardTruncatedError) and len(places) > 1:
-                        # One that lies past the end of the file does not spoil its neighbours.
-                        result[i] = self._tried(ranges[i])
-                    elif isinstance(data, StoreError):
-                        result[i] = data
-                    else:
-                        start = ranges[i][1] - first
-                        result[i] = data[start : start + ranges[i][2]]
+                for i, data in zip(
+                    places, self._neighbours([ranges[i] for i in places]), strict=True
+                ):
+                    result[i] = data
 
         threads = [
-            threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(ranges)))
+            threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(wanted)))
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         return result
+
+    def _neighbours(self, ranges: Sequence[_Range]) -> list[bytes | StoreError]:
+        """Ranges of one file, sorted, in one request."""
+        if len(ranges) == 1:
+            return [self._tried(ranges[0])]
+        path, first, _ = ranges[0]
+        try:
+            data = self._read_remote(path, first, max(o + s for _, o, s in ranges) - first)
+        except ShardTruncatedError:
+            # One that lies past the end of the file does not spoil its neighbours.
+            return [self._tried(range_) for range_ in ranges]
+        except StoreError as error:
+            return [error] * len(ranges)
+        parts = [data[offset - first :][:size] for _, offset, size in ranges]
+        for (_, offset, _), part in zip(ranges, parts, strict=True):
+            self._keep(path, offset, part)
+        return list(parts)
 
     def _tried(self, range_: tuple[str, int, int]) -> bytes | StoreError:
         try:
@@ -235,6 +245,27 @@ class Store:
         from vidcurate.acquire.cache import shown
 
         return shown(f"{self.root}/{path}")
+
+    def _at_hand(self, path: str, offset: int, size: int) -> bytes | None:
+        """A range of a local file or of the cache; None where it must be asked for.
+
+        Raises:
+            StoreError: a range that cannot be, or a local file that cannot be read.
+        """
+        check_path(path)
+        if offset < 0 or size < 0:
+            raise StoreError(f"{self.shown(path)}: {_range(offset, size)} cannot be: see its index")
+        if size == 0:
+            return b""
+        if not self.is_remote:
+            return self._read_local(path, offset, size)
+        if self.cache is None or not self.version:
+            return None
+        return self.cache.get((self.root, path, offset, size, self.version), size)
+
+    def _keep(self, path: str, offset: int, data: bytes) -> None:
+        if self.cache is not None and self.version:
+            self.cache.put((self.root, path, offset, len(data), self.version), data)
 
     # ------------------------------------------------------------------ local
 
@@ -430,9 +461,9 @@ def _within(timeout: float, call: Callable[[], _T]) -> _T:
     return value  # type: ignore[return-value]
 
 
-def _groups(ranges: Sequence[tuple[str, int, int]]) -> Iterator[list[int]]:
-    """Places of ranges that are read in one request: of one file, near to each other."""
-    order = sorted(range(len(ranges)), key=lambda i: ranges[i][:2])
+def _groups(ranges: Sequence[_Range], wanted: Sequence[int]) -> Iterator[list[int]]:
+    """Those of the wanted places that are read in one request: of one file, near to each other."""
+    order = sorted(wanted, key=lambda i: ranges[i][:2])
     group: list[int] = []
     end = 0
     for i in order:
