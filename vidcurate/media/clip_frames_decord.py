@@ -69,7 +69,9 @@ def read_with_decord(
     except (decord.DECORDError, RuntimeError) as error:
         # "[time] file:line: what" and a stack.
         reason = str(error).strip().split("\n")[0].split(": ", 1)[-1][:200]
-        raise DecodeError(f"{name}: decord cannot decode it: {reason}") from error
+        raise DecodeError(
+            f"{name}: decord cannot decode it: {reason}; see whether the back end av does"
+        ) from error
 
 
 def _read(
