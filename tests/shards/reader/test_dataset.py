@@ -440,29 +440,31 @@ def test_a_killed_worker_comes_back(dataset) -> None:
 
 
 def test_samples_that_end_or_stop_their_worker_are_skipped(dataset) -> None:
-    how = {"decode": Decode(window="first"), "batch": 5}
-    plain = [(i, v) for b in dataset(**how) for i, v in zip(b.sample_ids, b.video, strict=True)]
-    sums = {i: int(v.sum()) for i, v in plain}
-    alone = [i for i, n in sums.items() if list(sums.values()).count(n) == 1]
-    ends, stops = alone[2], alone[7]
-    ended, stopped = sums[ends], sums[stops]
+    class Deadly(Captions):
+        """Ends or stops the process that renders certain captions."""
 
-    def transform(video):
-        if int(video.sum()) == ended:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if int(video.sum()) == stopped:
-            time.sleep(1000)
-        return video
+        def render(self, captions, scores, rng) -> str:
+            if captions["long"] == "film 0, frames 6 to 12":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if captions["long"] == "film 1, frames 12 to 21":
+                time.sleep(1000)
+            return captions["long"]
 
-    data = dataset(**how, transform=transform, workers=1, stall=5.0)
+    plain = {
+        i: c
+        for b in dataset(captions="long")
+        for i, c in zip(b.sample_ids, b.captions, strict=True)
+    }
+    data = dataset(captions=Deadly({"long": 1}), batch=5, workers=1, stall=3.0)
     batches = list(data)
-    faults = {f.sample_id: f for b in batches for f in b.faults}
-    assert faults.keys() == {ends, stops}
-    assert {f.error for f in faults.values()} == {"WorkerCrashError"}
-    assert "died of SIGSEGV" in faults[ends].message
-    assert "made no progress" in faults[stops].message
-    assert [i for b in batches for i in b.sample_ids] == [i for i, _ in plain]
-    assert sorted(seen(iter(batches))) == sorted(i for i, _ in plain if i not in faults)
+    faults = {plain[f.sample_id]: f.message for b in batches for f in b.faults}
+    assert faults.keys() == {"film 0, frames 6 to 12", "film 1, frames 12 to 21"}
+    assert "died of SIGSEGV" in faults["film 0, frames 6 to 12"]
+    assert "made no progress" in faults["film 1, frames 12 to 21"]
+    assert data.skipped == {"WorkerCrashError": 2}
+    given = {i: c for b in batches for i, c in zip(b.sample_ids, b.captions, strict=True)}
+    assert given == {i: "" if c in faults else c for i, c in plain.items()}
+    assert len(seen(iter(batches))) == len(plain) - 2
 
 
 def test_what_cannot_travel_is_refused_at_once(dataset) -> None:

@@ -4,6 +4,7 @@ import pickle
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ from torchvision.transforms.v2 import functional as v2f  # noqa: E402
 
 from vidcurate.shards.reader import colors, pixels  # noqa: E402
 from vidcurate.shards.reader import transforms as ours  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads of torch wait busily for each other where there are fewer cores than threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
