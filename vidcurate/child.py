@@ -2,8 +2,8 @@
 
 The parent sends one job at a time, (module:function, payload). The function is a generator;
 each value that it yields travels back, and `None` is a sign of life only. While it works, the
-function may put questions to its parent with `ask`, and say things with `tell`. Both ends are ours and speak pickle over a
-private socket pair; no data from outside is ever unpickled.
+function may put questions to its parent with `ask`, and say things with `tell`. Both ends are ours
+and speak pickle over a private socket pair; no data from outside is ever unpickled.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def test_help_tells_the_extras(setup):
     done = setup("--help")
     assert done.returncode == 0
     assert "tools/setup [--extras a,b]" in done.stdout
-    assert "Extras of pyproject.toml: ocr, models, train, decord, http, download, hubs, test." in done.stdout
+    extras = "ocr, models, train, decord, http, download, hubs, test"
+    assert f"Extras of pyproject.toml: {extras}." in done.stdout
 
 
 def test_all_that_pyproject_asks_is_pinned():
