@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -407,6 +408,16 @@ def test_bad_samples_leave_slots_of_weight_0(dataset, damaged, caplog, workers: 
     assert sum("skipped" in r.message for r in caplog.records) == len(bad)
 
 
+def test_a_rank_without_work_reports_nothing(dataset, damaged) -> None:
+    folder, wanted = damaged
+    bad = wanted["ShardMissingError"]
+    bucket = rows_of(folder)[min(bad)]["bucket"]
+    [[first], [idle]] = all_ranks(dataset, 2, path=folder, buckets=[bucket], batch=100)
+    assert {f.sample_id for f in first.faults} >= bad
+    assert (idle.sample_ids, idle.faults) == (first.sample_ids, [])
+    assert not idle.weight.any()
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_or_they_stop_the_reader(dataset, damaged, workers: int) -> None:
     folder, _ = damaged
@@ -485,6 +496,7 @@ def test_an_error_of_the_users_transform_ends_it_with_its_words(dataset) -> None
 def test_a_killed_reader_leaves_nothing(dataset, packed: Path, tmp_path: Path) -> None:
     code = """
 import sys, time
+sys.modules["torch"] = None  # it takes long
 from vidcurate.shards import ShardDataset
 data = ShardDataset(sys.argv[1], batch=4, workers=2, index_folder=sys.argv[2])
 batches = iter(data)
@@ -511,6 +523,7 @@ time.sleep(100)
 def test_a_program_ends_or_forks_in_the_middle_of_an_iteration(packed, tmp_path: Path) -> None:
     code = """
 import os, sys
+sys.modules["torch"] = None  # it takes long
 import psutil
 from vidcurate.errors import UserError
 from vidcurate.shards import ShardDataset
@@ -545,18 +558,19 @@ def test_without_torch_it_is_a_plain_iterator(packed: Path, tmp_path: Path) -> N
 import sys
 sys.modules["torch"] = None
 from vidcurate.shards import ShardDataset
-data = ShardDataset(sys.argv[1], batch=4, index_folder=sys.argv[2], workers=int(sys.argv[3]))
-batch = next(iter(data))
-print(type(batch.video).__name__, batch.video.shape, type(batch.weight).__name__)
+for workers in (0, 1):
+    data = ShardDataset(sys.argv[1], batch=4, index_folder=sys.argv[2], workers=workers)
+    batch = next(iter(data))
+    print(type(batch.video).__name__, batch.video.shape, type(batch.weight).__name__)
 """
-    for workers in ("0", "1"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(packed), str(tmp_path / "index"), workers],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("ndarray (")
-        assert done.stdout.endswith("ndarray\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(packed), str(tmp_path / "index")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    here, there = done.stdout.splitlines()
+    assert here == there
+    assert re.fullmatch(r"ndarray \(\d, \d, 3, \d+, \d+\) ndarray", here)
 
 
 def test_ranks_come_from_the_environment(dataset, monkeypatch: pytest.MonkeyPatch) -> None:
