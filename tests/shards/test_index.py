@@ -72,6 +72,35 @@ def test_index_json(tmp_path: Path) -> None:
         read_index(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"index": ["../victim.parquet"]}, r"index.0: .*'../victim.parquet' leads out"),
+        ({"index": ["/etc/passwd"]}, "index.0: .*leads out"),
+        ({"index": 3}, "index: "),
+        ({"shards": [SHARD | {"path": "a/../../b.tar"}]}, "shards.0.path: .*leads out"),
+        ({"shards": [SHARD | {"bucket": ".."}]}, "shards.0.bucket: .*leads out"),
+        ({"rows": "1"}, "rows: "),
+        ({"failures": ["a"]}, "failures.0: "),
+    ],
+    ids=str,
+)
+def test_an_index_that_came_with_tars_is_not_trusted(tmp_path: Path, change, reason) -> None:
+    digest(tmp_path)
+    found = json.loads((tmp_path / "index.json").read_text()) | change
+    (tmp_path / "index.json").write_text(json.dumps(found))
+    with pytest.raises(RunDirectoryError, match=f"is damaged \\({reason}"):
+        read_index(tmp_path)
+
+
+@pytest.mark.parametrize("found", [[], {"version": 2, "shards": []}])
+def test_an_index_of_another_tool_is_called_that(tmp_path: Path, found) -> None:
+    """mosaicml streaming has an index.json, too: nobody is told to remove it."""
+    (tmp_path / "index.json").write_text(json.dumps(found))
+    with pytest.raises(RunDirectoryError, match=r"another tool's$"):
+        read_index(tmp_path)
+
+
 def test_rows_of_small_shards_share_row_groups(tmp_path: Path) -> None:
     """A reader of ten million rows must not open a group for each tar."""
     small = pa.Table.from_pylist([ROW] * 50, schema=INDEX_SCHEMA)

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 import av
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import AfterValidator, BaseModel, NonNegativeInt, ValidationError
 
 import vidcurate
 from vidcurate.clip import INDEX_SCHEMA, INDEX_VERSION
@@ -25,6 +26,40 @@ _ROW_GROUP = 8192
 _COUNTED = ("schema_version", "digest", "columns", "rows", "buckets", "index", "shards")
 
 
+def _below(path: str) -> str:
+    """A path that stays below the folder of the index: what lies elsewhere is not its to name."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        raise ValueError(f"{path!r} leads out of the folder")
+    return path
+
+
+_Path = Annotated[str, AfterValidator(_below)]
+
+
+class _Shard(BaseModel):
+    path: _Path
+    bucket: _Path  # a folder's name, too
+    rows: NonNegativeInt
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class _Index(BaseModel):
+    """What each index.json has to hold: it may come with tars of others, so it is not trusted."""
+
+    digest: str
+    columns: str
+    rows: NonNegativeInt
+    buckets: dict[str, NonNegativeInt]
+    index: list[_Path]
+    shards: list[_Shard]
+    made_by: dict[str, str]
+    no_bucket: list[str] = []
+    failures: list[dict[str, Any]] = []
+    appends: dict[str, dict[str, Any]] = {}
+
+
 def made_by() -> dict[str, str]:
     """The versions that packed bytes depend on."""
     codecs = ".".join(str(n) for n in av.library_versions["libavcodec"])
@@ -35,7 +70,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     """The index.json of a packed selection; None where it was never packed to its end.
 
     Raises:
-        RunDirectoryError: it is damaged.
+        RunDirectoryError: it is damaged, names paths elsewhere, or is another tool's.
     """
     path = folder / INDEX_FILE
     try:
@@ -43,11 +78,23 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise RunDirectoryError(f"{path} is damaged ({error}); remove it and pack again") from error
-    if not isinstance(found, dict) or found.get("schema_version") != INDEX_VERSION:
         raise RunDirectoryError(
-            f"{path} is of another version of vidcurate; remove it and pack again"
+            f"{path} is damaged ({error}); remove it and pack (or index) again"
+        ) from error
+    if not isinstance(found, dict) or "schema_version" not in found:
+        raise RunDirectoryError(f"{path} is not of vidcurate but another tool's")
+    if found["schema_version"] != INDEX_VERSION:
+        raise RunDirectoryError(
+            f"{path} is of another version of vidcurate; remove it and pack (or index) again"
         )
+    try:
+        _Index.model_validate(found, strict=True)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        where = ".".join(map(str, wrong["loc"]))
+        raise RunDirectoryError(
+            f"{path} is damaged ({where}: {wrong['msg']}); remove it and pack (or index) again"
+        ) from error
     return found
 
 
