@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vidcurate.clip import INDEX_SCHEMA, video_id
-from vidcurate.errors import RunDirectoryError, UserError
+from vidcurate.errors import UserError
 from vidcurate.recipe.model import Buckets, Limits, Pack
 from vidcurate.shards.foreign import IndexReport
 from vidcurate.shards.foreign import index_tars as index_with
@@ -275,7 +275,7 @@ def test_refusals(mp4, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="only local paths"):
         index_tars("s3://bucket/set")
     (tmp_path / "index.json").write_text("{")
-    with pytest.raises(RunDirectoryError, match="is damaged"):
+    with pytest.raises(UserError, match=r"is damaged .* --force replaces it"):
         index_tars(tmp_path)
     assert index_tars(tmp_path, force=True).samples == 1
     os.utime(tar)
@@ -283,3 +283,45 @@ def test_refusals(mp4, tmp_path: Path) -> None:
     write(tmp_path / "none" / "b.tar", [("b.jpg", b"")])
     with pytest.raises(UserError, match=r"no sample .*b\.tar#b: a sample without a video"):
         index_tars(tmp_path / "none")
+
+
+def test_an_index_that_is_replaced_removes_nothing_elsewhere(mp4, tmp_path: Path) -> None:
+    """An index.json that came with the tars names a file of the user as its own."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write(folder / "a.tar", [("a.mp4", mp4)])
+    index_tars(folder)
+    own = tmp_path / "own.parquet"
+    own.touch()
+    hostile = index_of(folder) | {"index": ["../own.parquet"]}
+    (folder / "index.json").write_text(json.dumps(hostile))
+    with pytest.raises(UserError, match=r"leads out of the folder.* --force replaces it"):
+        index_tars(folder)
+    assert index_tars(folder, force=True).samples == 1
+    assert own.exists()
+
+
+def test_an_index_in_a_folder_of_the_tars_is_the_same_again(mp4, tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", [("a.mp4", mp4), ("a.cam2.mp4", mp4)])
+    first = index_tars(tmp_path, to=tmp_path / "index of mine")
+    assert (first.samples, first.renamed) == (1, 0)
+    assert index_tars(tmp_path, to=tmp_path / "index of mine") == first
+    write(tmp_path / "a.tar", [("a.mp4", mp4), ("b.cam1.mp4", mp4), ("b.cam2.mp4", mp4)])
+    shutil.rmtree(tmp_path / "index of mine")
+    report = index_tars(tmp_path, to=tmp_path)  # as without
+    assert report.folder == tmp_path
+    assert failures(report) == {"a.tar#b": "a sample without a video (it has .cam1.mp4, .cam2.mp4)"}
+
+
+def test_what_pack_indexes_is_not_indexed_again(packed, tmp_path: Path) -> None:
+    """One index over several selections would hold clips twice and hide their own."""
+    shutil.copytree(packed, tmp_path / "shards" / "base")
+    with pytest.raises(UserError, match=r"shards/base was packed and has its index"):
+        index_tars(tmp_path)
+    (tmp_path / "run.json").touch()
+    with pytest.raises(UserError, match=r"is a run directory: vidcurate inspect"):
+        index_tars(tmp_path)
+    (tmp_path / "shards" / "base" / "index.json").unlink()
+    (tmp_path / "shards" / "base" / ".work").mkdir()
+    with pytest.raises(UserError, match=r"not packed to its end: run vidcurate pack again"):
+        index_tars(tmp_path / "shards" / "base")

@@ -26,7 +26,6 @@ from vidcurate.child import Child
 from vidcurate.clip import INDEX_SCHEMA, short_hash
 from vidcurate.errors import (
     DataError,
-    RunDirectoryError,
     StorageError,
     UserError,
     WorkerCrashError,
@@ -36,19 +35,23 @@ from vidcurate.errors import (
 from vidcurate.recipe.model import Limits
 from vidcurate.shards.buckets import NATIVE
 from vidcurate.shards.foreign_rows import TarEnd, TarTask
-from vidcurate.shards.index import read_index, write_index
+from vidcurate.shards.foreign_tars import (
+    INDEXED,
+    PACKED,
+    find_tars,
+    link_tars,
+    old_index,
+    refuse_packed,
+)
+from vidcurate.shards.index import write_index
 from vidcurate.shards.inspection import local
 from vidcurate.shards.tar_samples import TarFault, TarSample, tar_samples
 from vidcurate.shards.tar_stream import TarReadError
-
-INDEXED = "indexed"
-"""The key of an index.json that `vidcurate index` wrote."""
 
 _TARGET = "vidcurate.shards.foreign_rows:rows_job"
 _SPAWNED = (WorkerCrashError, WorkerMemoryError, WorkerTimeoutError)
 _LIMITS = Limits(time=30 * 24 * 3600.0)  # of a whole tar; a single sample has `stall`
 _BATCH = 4096  # rows of a tar that are held
-_PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz", ".tar.lz4")
 
 Progress = Callable[[int, int, int], None]
 """Called with bytes that were read, bytes in all, samples."""
@@ -120,16 +123,19 @@ def index_tars(
         workers: child processes; default one a core.
 
     Raises:
-        UserError: no folder, no tars, no sample with a video, or pack made its index.
+        UserError: no folder, no tars, no sample with a video, the folder holds packed
+            selections, or, without `force`, an index.json of pack, of another tool, or damaged.
         StorageError: the index cannot be written.
     """
     folder = local(folder)
     root = folder if to is None else local(to)
-    tars = _tars(folder)
-    old = _old_index(root, force)
-    if to is not None:
-        _link(folder, root, tars)
-    names = {name for name in tars if not name.lower().endswith(_PACKED)}
+    is_elsewhere = root.resolve() != folder.resolve()
+    tars = find_tars(folder, root if is_elsewhere else None)
+    refuse_packed(folder, root, tars)
+    old = old_index(root, force)
+    if is_elsewhere:
+        link_tars(folder, root, tars)
+    names = {name for name in tars if not name.lower().endswith(PACKED)}
     with tempfile.TemporaryDirectory(prefix="vidcurate-index-") as work:
         shards = [_Shard(name, Path(work, f"{i}.parquet")) for i, name in enumerate(sorted(names))]
         _read_all(shards, folder, val, workers or os.cpu_count() or 1, limits, progress)
@@ -161,55 +167,6 @@ def index_tars(
         renamed=int(np.isin(keys, repeated).sum()),
         digest=index["digest"],
     )
-
-
-def _tars(folder: Path) -> dict[str, Path]:
-    """The tars below a folder, by their relative paths, compressed ones too."""
-    if not folder.is_dir():
-        what = "is a file: name its folder" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {what}")
-    found = {}
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if path.name.lower().endswith((".tar", *_PACKED)) and not hidden and path.is_file():
-            found[relative.as_posix()] = path
-    if not found:
-        raise UserError(f"{folder} holds no tars (*.tar)")
-    return found
-
-
-def _old_index(root: Path, force: bool) -> Mapping[str, Any]:
-    try:
-        found = read_index(root) or {}
-    except RunDirectoryError:
-        if not force:
-            raise
-        return {}
-    if found and INDEXED not in found and not force:
-        raise UserError(
-            f"{root} has the index that pack made, with all that the tars do not tell; `vidcurate "
-            "inspect --verify` checks it, --force replaces it"
-        )
-    return found
-
-
-def _link(folder: Path, to: Path, tars: Mapping[str, Path]) -> None:
-    """Make a link at `to` for each tar, as shards are found below their index."""
-    for name, tar in tars.items():
-        link = to / name
-        target = tar.resolve()
-        if link.is_symlink():
-            link.unlink()
-        elif link.exists():
-            raise UserError(
-                f"{link} exists and is no link to a tar of {folder}; choose another --to"
-            )
-        try:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(target)
-        except OSError as error:
-            raise StorageError(f"{link} cannot be made ({error.strerror or error})") from error
 
 
 # ---------------------------------------------------------------------- reading

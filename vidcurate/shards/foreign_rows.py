@@ -135,7 +135,8 @@ def _row(
     about = _about(texts)
     if sample.video is None:
         said = ": ".join(str(about[k]) for k in ("status", "error_message") if about.get(k))
-        raise RowError(f"a sample without a video{f' ({said})' if said else ''}")
+        has = ", ".join(f".{place.suffix}" for place in sample.members)
+        raise RowError(f"a sample without a video ({said or f'it has {has}'})")
     limits = task.limits
     found: WholeFile = yield from whole_file(
         task.video, max_pixels=limits.max_pixels, max_duration=limits.max_duration
