@@ -142,6 +142,12 @@ def test_index(footage, tmp_path, cli):
                 info = tarfile.TarInfo(member)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
+    cut = folder.parent / "CUT.TAR"
+    cut.write_bytes((folder / "a.tar").read_bytes()[:3000])
+    told = cli("inspect", cut)
+    assert told.exit_code == 0
+    assert f"{cut}, sample 1: cut short in '1.mp4'" in told.stderr
+    assert json.loads(cli("inspect", cut, "--json").stdout)["problems"]
     alone = cli("inspect", folder / "a.tar", "--verify")
     assert alone.exit_code == 0
     assert "no index" in alone.stdout
@@ -154,6 +160,8 @@ def test_index(footage, tmp_path, cli):
     result = cli("inspect", folder, "--verify")
     assert result.exit_code == 0, result.output
     assert "val 2" in result.stdout
+    result = cli("inspect", folder / "a.tar")
+    assert "not in the index: a.tar#a2: not a video file" in result.stderr
     assert json.loads(cli("index", folder, "--json").stdout)["samples"] == 2
     assert cli("index", folder, "--val", "much").exit_code == 2
     assert cli("index", "s3://bucket/set").exit_code == 2
@@ -166,6 +174,22 @@ def test_an_index_of_pack_is_not_replaced_unasked(out, cli):
     assert "--force replaces it" in result.stderr
     assert cli("index", folder, "--force").exit_code == 0
     assert cli("inspect", folder, "--verify").exit_code == 0
+
+
+def test_a_terminal_does_not_obey_what_tars_say(footage, tmp_path, cli):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        about = json.dumps({"caption": "\x1b[2Jgone", "\x1b]0;title\x07": 1}).encode()
+        mp4 = footage("static").read_bytes()
+        for member, data in (("\x1b[31m.mp4", mp4), ("\x1b[31m.json", about)):
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    alone = cli("inspect", tmp_path / "a.tar")
+    assert cli("index", tmp_path).exit_code == 0
+    shown = [cli("inspect", tmp_path), cli("inspect", tmp_path / "a.tar"), alone]
+    assert not any("\x1b" in result.output for result in shown)
+    assert "\\x1b[31m" in alone.stdout
+    assert "\\x1b[2Jgone" in shown[1].stdout
 
 
 def test_refusals(tmp_path, cli):

@@ -16,6 +16,7 @@ from vidcurate.shards.inspection import (
     index_of_shard,
     inspect_selection,
     inspect_shard,
+    left_out,
     local,
     packed,
 )
@@ -98,6 +99,19 @@ def test_a_foreign_index(films, tmp_path: Path) -> None:
     assert about.captions == {"source": 1}
     assert [(b.name, b.width) for b in about.buckets] == [("native", None)]
     assert packed(folder) == [folder]
+    assert left_out(folder, "a.tar") == {"a.tar#b": "the file is empty (0 bytes)"}
+    assert left_out(folder, "b.tar") == {}
+
+
+def test_buckets_that_were_chosen_are_told(films, tmp_path: Path) -> None:
+    rows = [clip_row(films[0], *span, scores=[("up", float("inf"))]) for span in ((0, 12), (5, 31))]
+    auto = Pack(buckets="auto")
+    pack_selection(as_table(rows), auto, tmp_path / "base", workers=1, limits=Limits(attempts=1))
+    about = inspect_selection(tmp_path / "base")
+    assert about.chosen == {"short_side": [64], "aspect": ["3:2"], "frames": [9, 25]}
+    assert {b.name for b in about.buckets} == {"64p_3x2_9f", "64p_3x2_25f"}
+    Buckets.model_validate(about.chosen)  # as a recipe can have it
+    assert about.scores == {}  # no number is infinite in JSON
 
 
 def test_where_selections_are_found(base: Path, tmp_path: Path) -> None:
@@ -109,8 +123,14 @@ def test_where_selections_are_found(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such"):
         packed(tmp_path / "none")
     (tmp_path / "empty" / "run.json").touch()
-    with pytest.raises(UserError, match=r"not packed yet: vidcurate pack .*empty"):
+    with pytest.raises(UserError, match=r"not packed to its end: vidcurate pack .*empty"):
         packed(tmp_path / "empty")
+    unfinished = tmp_path / "empty" / "shards" / "base"
+    unfinished.mkdir(parents=True)
+    write(unfinished / "a.tar", [])
+    for path in (unfinished, unfinished.parent):
+        with pytest.raises(UserError, match=r"is not packed to its end: vidcurate pack .*/empty$"):
+            packed(path)
     (tmp_path / "tars").mkdir()
     write(tmp_path / "tars" / "a.tar", [])
     with pytest.raises(UserError, match="vidcurate index"):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import typer
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but line break and tab
 
 
 def print_json(value: Any) -> None:
@@ -17,10 +20,15 @@ def print_json(value: Any) -> None:
 
 def print_error(message: str) -> None:
     """Print a message on stderr, each of its lines as it is."""
-    lines = message.splitlines() or [""]
+    lines = printable(message).splitlines() or [""]
     typer.secho(f"error: {lines[0]}", fg="red", err=True)
     for line in lines[1:]:
         typer.secho(f"       {line}" if line else "", fg="red", err=True)
+
+
+def printable(text: str) -> str:
+    r"""Text from data without what a terminal would obey: control characters as \x1b is here."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -34,5 +42,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

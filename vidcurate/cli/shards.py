@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcurate.cli.output import print_error, print_json, print_table
+from vidcurate.cli.output import print_error, print_json, print_table, printable
 from vidcurate.cli.recipes import Json
 from vidcurate.cli.summary import count
 from vidcurate.errors import RunDirectoryError, UserError
@@ -43,16 +43,19 @@ def inspect(
 
     With --verify each problem is listed and the exit status is 1 where there is one.
     """
-    from vidcurate.shards.inspection import index_of_shard, local, packed
+    from vidcurate.shards.inspection import index_of_shard, left_out, local, packed
 
     place = local(path)
     folders: list[tuple[Path, str | None]] = []
     if place.is_file():
-        if place.suffix != ".tar":
+        if place.suffix.lower() != ".tar":
             raise UserError(f"{place} is no .tar: give a shard, or the folder of its selection")
         found = index_of_shard(place)
         folders += [found] if found else []
         said: dict[str, Any] = {"samples": _shard(place, has_index=found is not None, json=json)}
+        if found:
+            said["left_out"] = left_out(*found)
+            _print_left_out(said["left_out"])
     else:
         folders += [(folder, None) for folder in packed(place)]
         if sheet is not None and len(folders) > 1:
@@ -65,6 +68,8 @@ def inspect(
     if check:
         problems = [asdict(problem) for problem in _checked(place, folders, json=json)]
         said["problems"] = problems
+    elif not folders:  # what of a bare tar is not in the list
+        said["problems"] = [asdict(problem) for problem in _form(place)]
     if json:
         print_json(said)
     if problems:
@@ -122,10 +127,14 @@ def index(
             "SHARD#KEY"
         )
     typer.echo(f"index: {report.folder / 'index.json'}")
-    for failure in report.failures[:_SHOWN]:
-        print_error(f"not in the index: {failure['clip_id']}: {failure['message']}")
-    if len(report.failures) > _SHOWN:
-        print_error(f"and {len(report.failures) - _SHOWN} more: index.json names all (failures)")
+    _print_left_out({f["clip_id"]: f["message"] for f in report.failures})
+
+
+def _print_left_out(failures: Mapping[str, str]) -> None:
+    for where, message in list(failures.items())[:_SHOWN]:
+        print_error(f"not in the index: {where}: {message}")
+    if len(failures) > _SHOWN:
+        print_error(f"and {len(failures) - _SHOWN} more: index.json names all (failures)")
 
 
 def _shard(tar: Path, *, has_index: bool, json: bool) -> list[dict[str, Any]]:
@@ -177,13 +186,12 @@ def _checked(
     """Each problem, printed as it is found."""
     from vidcurate.cli.progress import working
     from vidcurate.report.format import size
-    from vidcurate.shards.verify import verify, verify_tar
+    from vidcurate.shards.verify import verify
 
     found = 0
     if not folders:
-        for problem in verify_tar(place):
+        for problem in _form(place):
             found += 1
-            _print_problem(place.parent, problem)
             yield problem
         if not json:
             typer.echo("\nthere is no index and no checksum to compare: only its form was checked")
@@ -201,6 +209,15 @@ def _checked(
         typer.echo(f"\nverified: {'no problems' if not found else count(found, 'problem')}")
 
 
+def _form(tar: Path) -> Iterator[Problem]:
+    """What is wrong with the form of a tar that no index names, printed as it is found."""
+    from vidcurate.shards.verify import verify_tar
+
+    for problem in verify_tar(tar):
+        _print_problem(tar.parent, problem)
+        yield problem
+
+
 def _print_problem(folder: Path, problem: Problem) -> None:
     where = str(folder / problem.shard) if problem.shard else str(folder)
     if problem.sample_id:
@@ -213,7 +230,7 @@ def _print_problem(folder: Path, problem: Problem) -> None:
 def _print_selection(about: Inspection) -> None:
     from vidcurate.report import format
 
-    typer.echo(f"{about.selection}  {about.folder}")
+    typer.echo(printable(f"{about.selection}  {about.folder}"))
     length = format.span(60 * about.minutes)
     rows = [
         ("samples", f"{about.samples:,} of {count(about.videos, 'video')}, {length}"),
@@ -230,9 +247,12 @@ def _print_selection(about: Inspection) -> None:
         rows.append(("not here", text))
     makers = "; ".join(" ".join(f"{k} {v}" for k, v in made.items()) for made in about.made_by)
     rows.append(("indexed by" if about.is_foreign else "packed by", makers))
+    if about.chosen is not None:  # as a recipe can have it
+        text = "; ".join(f"{k} {', '.join(map(str, v))}" for k, v in about.chosen.items())
+        rows.append(("auto buckets", text))
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        typer.echo(f"  {name.ljust(width)}  {text}")
+        typer.echo(printable(f"  {name.ljust(width)}  {text}"))
     typer.echo("")
     print_table(
         ["bucket", "size", "frames", "samples", "length", "bytes", "shards"],

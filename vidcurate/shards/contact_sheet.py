@@ -323,7 +323,9 @@ def _tile_row(tiles: Sequence[_Tile]) -> Any:
         rate = f"{row['fps_num'] / row['fps_den']:.4g} fps"
         facts = [f"{row['width']} \N{MULTIPLICATION SIGN} {row['height']}"]
         facts += [f"{row['n_frames']} frames", rate, format.span(row["duration_s"])]
-        _write(band, "  \N{MIDDLE DOT}  ".join(facts), (left, top), 12, _DIM)
+        facts.append(row["sample_id"])  # last: it may be long
+        (line,) = _wrapped("  \N{MIDDLE DOT}  ".join(facts), tile.width, 12, 1)
+        _write(band, line, (left, top), 12, _DIM)
         for i, line in enumerate(caption, 1):
             _write(band, line, (left, top + i * _LINE), 14, _TEXT)
         left += tile.width + _GAP

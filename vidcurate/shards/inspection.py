@@ -36,7 +36,10 @@ class BucketFacts:
 
 @dataclass(frozen=True)
 class ScoreFacts:
-    """How many samples have a score (NaN is none), and its lowest, middle and highest value."""
+    """How many samples have a score, and its lowest, middle and highest value.
+
+    NaN and infinity are none.
+    """
 
     samples: int
     low: float
@@ -51,7 +54,8 @@ class Inspection:
     minutes: of video in the files. splits, captions: how many samples are in a split, have that
     caption. sound, vfr: samples with sound, of a variable rate. failures, no_bucket: clips that
     should have been packed and are not. made_by: the versions that wrote its shards, each once.
-    is_foreign: `vidcurate index` made it.
+    is_foreign: `vidcurate index` made it. chosen: the buckets that `buckets: auto` chose, as a
+    recipe has them; None where the recipe named them.
     """
 
     folder: Path
@@ -72,6 +76,7 @@ class Inspection:
     made_by: tuple[Mapping[str, str], ...]
     digest: str
     is_foreign: bool
+    chosen: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,13 @@ def packed(path: Path) -> list[Path]:
     for parent in (path / "shards", path):
         if found := sorted(index.parent for index in parent.glob(f"*/{INDEX_FILE}")):
             return found
-    if (path / "run.json").exists():
-        raise UserError(f"{path} is not packed yet: vidcurate pack {path}")
+    for run, below in (
+        (path, "."),
+        (path / "..", "shards"),
+        (path / "../..", f"shards/{path.name}"),
+    ):
+        if (run / "run.json").exists() and (run / below).resolve() == path.resolve():
+            raise UserError(f"{path} is not packed to its end: vidcurate pack {run.resolve()}")
     if next(path.rglob("*.tar"), None) is not None:
         raise UserError(f"{path} holds tars without an index: vidcurate index {path}")
     raise UserError(f"{path} holds no packed selection ({INDEX_FILE}) and no tars")
@@ -194,7 +204,7 @@ def inspect_selection(folder: Path) -> Inspection:
         scores = pairs(
             "SELECT score.key, count(*), min(score.value), median(score.value), max(score.value) "
             "FROM (SELECT unnest(map_entries(scores)) AS score FROM samples) "
-            "WHERE score.value IS NOT NULL AND NOT isnan(score.value) "
+            "WHERE isfinite(score.value) "
             "GROUP BY score.key ORDER BY score.key"
         )
     sizes: dict[str, list[int]] = {}
@@ -231,7 +241,13 @@ def inspect_selection(folder: Path) -> Inspection:
         made_by=tuple(_makers(index)),
         digest=index["digest"],
         is_foreign="indexed" in index,
+        chosen=_chosen(index),
     )
+
+
+def _chosen(index: Mapping[str, Any]) -> dict[str, Any] | None:
+    found = index.get("chosen_buckets")
+    return None if found is None else {name: v for name, v in found.items() if name != "fit" and v}
 
 
 def _place(item: tuple[str, tuple[Any, ...]]) -> tuple[int, int, str]:
@@ -286,6 +302,16 @@ def inspect_shard(shard: Path) -> list[SampleFacts]:
         )
         for row in samples
     ]
+
+
+def left_out(folder: Path, shard: str) -> dict[str, str]:
+    """What of a tar the index that `vidcurate index` made does not have: where, and why.
+
+    Raises:
+        RunDirectoryError: the index is damaged.
+    """
+    failures = (read_index(folder) or {"failures": ()})["failures"]
+    return {f["clip_id"]: f["message"] for f in failures if f.get("shard") == shard}
 
 
 def caption_of(captions: Mapping[str, str | None]) -> str:
