@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import av
@@ -93,10 +99,17 @@ def as_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TABLE)
 
 
+@pytest.fixture(scope="session")
+def made_films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two films; never write to them."""
+    folder = tmp_path_factory.mktemp("films")
+    return [film(folder / f"film{i}.mp4", i) for i in range(2)]
+
+
 @pytest.fixture
-def films(tmp_path: Path) -> list[Path]:
-    """Two films."""
-    return [film(tmp_path / f"film{i}.mp4", i) for i in range(2)]
+def films(made_films: list[Path], tmp_path: Path) -> list[Path]:
+    """Two films of the test's own."""
+    return [Path(shutil.copy(path, tmp_path)) for path in made_films]
 
 
 @pytest.fixture
@@ -111,9 +124,6 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
     return lambda folder: {
         p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
     }
-
-
-MANY = tuple((a, a + n) for n in (6, 9, 14) for a in range(0, 45, 6))
 
 
 @pytest.fixture(scope="session")
@@ -144,3 +154,55 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert report.samples == len(rows)
     assert report.shards > 4
     return folder
+
+
+# Runs the code of each line of stdin in a process of its own, which ends for good where a function
+# is called for the n-th time. It forks: importing all of it takes longer than packing.
+_KILLED = """
+import importlib, json, os, signal, sys
+from pathlib import Path
+import pyarrow as pa
+import pyarrow.parquet as pq
+from vidcurate.recipe.model import Limits, Pack
+from vidcurate.shards.pack import pack_selection
+from vidcurate.shards.purge import Gone, purge_shards
+
+def run(function, calls, code):
+    module, _, name = function.rpartition(".")
+    place = importlib.import_module(f"vidcurate.shards.{module}") if module else None
+    real = getattr(place, name, None)
+
+    def dies(*arguments, **options):
+        nonlocal calls
+        calls -= 1
+        if calls == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real and real(*arguments, **options)
+
+    if place is not None:
+        setattr(place, name, dies)
+    exec(code, {**globals(), "dies": dies})
+
+for line in sys.stdin:
+    if not (child := os.fork()):
+        run(*json.loads(line))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def killed() -> Iterator[Callable[[str, int, str], None]]:
+    """killed("append.spread", 1, code) runs code until that call of the function, and kills it.
+
+    Without a module the code itself calls `dies`.
+    """
+    command = [sys.executable, "-c", _KILLED]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
+
+        def kill(function: str, calls: int, code: str) -> None:
+            print(json.dumps([function, calls, code]), file=process.stdin, flush=True)
+            assert int(process.stdout.readline()) == -signal.SIGKILL, function
+
+        yield kill
+        process.stdin.close()

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -31,7 +28,7 @@ LIMITS = Limits(attempts=1)
 
 
 def pack(rows, folder: Path, how: Pack = HOW, **options):
-    return pack_selection(as_table(rows), how, folder, workers=2, limits=LIMITS, **options)
+    return pack_selection(as_table(rows), how, folder, workers=1, limits=LIMITS, **options)
 
 
 def index_of(folder: Path) -> dict:
@@ -100,7 +97,7 @@ def without_path(row):
 # --------------------------------------------------------------------------- growing, shrinking
 
 
-def test_a_grown_selection_appends_its_new_clips(rows, folder, tmp_path):
+def test_a_grown_selection_appends_its_new_clips(made, rows, folder, tmp_path):
     before, first = tars(folder), samples(folder)
     seen = []
     grown = [*map(without_path, rows[:4]), *rows[4:]]  # nothing is asked of what is packed
@@ -124,9 +121,7 @@ def test_a_grown_selection_appends_its_new_clips(rows, folder, tmp_path):
         assert row["fingerprint"] == found[i]["fingerprint"]
     assert len(index_of(folder)["appends"]) == 2
     # The same growth gives the same bytes.
-    other = shutil.copytree(folder, tmp_path / "other" / "base")
-    shutil.rmtree(other)
-    pack(rows[:4], other)
+    other = Path(shutil.copytree(made[1], tmp_path / "other" / "base"))
     pack(rows, other)
     assert {n: data for n, (*_, data) in tars(other).items()} == {
         n: data for n, (*_, data) in after.items()
@@ -241,60 +236,46 @@ def test_other_versions_seeds_and_sizes_govern_what_is_appended(rows, folder, mo
 
 # --------------------------------------------------------------------------- interruptions
 
-# Ends the process for good where the named function is called for the n-th time.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import pyarrow.parquet as pq
-from vidcurate.recipe.model import Limits, Pack
-from vidcurate.shards import append, pack, rewrite
 
-table, folder, place, name, calls = sys.argv[1:]
-place = {"append": append, "pack": pack, "rewrite": rewrite}[place]
-real, left = getattr(place, name), int(calls)
-
-def dies(*arguments, **options):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **options)
-
-setattr(place, name, dies)
-pack.pack_selection(pq.read_table(table), Pack(shard_size=60_000), Path(folder), workers=1,
-                    limits=Limits(attempts=1))
-"""
-
-
-def test_killed_at_any_moment_an_append_goes_on_to_the_same_bytes(made, rows, tmp_path, tree):
+def test_killed_at_any_moment_an_append_goes_on_to_the_same_bytes(
+    made, rows, tmp_path, tree, killed
+):
     """It grows and shrinks at once; the index always names whole files."""
     old = samples(made[1])
     out, _ = shared(old)
     target = [row for row in rows[:7] if row["clip_id"] != out]
     whole = Path(shutil.copytree(made[1], tmp_path / "whole" / "base"))
     pack(target, whole)
-    pq.write_table(as_table(target), tmp_path / "clips.parquet")
+    clips = tmp_path / "clips.parquet"
+    pq.write_table(as_table(target), clips)
     start = made[1]
-    for place, name, calls in (
-        ("append", "spread", 1),  # when all is cut
-        ("append", "_sample", 2),
-        ("rewrite", "_copy", 1),
-        ("pack", "write_index", 1),
-        ("pack", "tidy", 2),
+    for function, calls in (
+        ("progress", 2),  # while it cuts
+        ("append.spread", 1),  # when all is cut
+        ("shard_job._sample", 2),
+        ("rewrite._copy", 1),
+        ("pack.write_index", 1),
+        ("pack.tidy", 2),
     ):
-        folder = Path(shutil.copytree(start, tmp_path / name / "base"))
-        command = [sys.executable, "-c", KILLED, tmp_path / "clips.parquet", folder]
-        done = subprocess.run([*command, place, name, str(calls)], check=False)
-        assert done.returncode == -signal.SIGKILL, name
-        if name == "spread":
-            start = Path(shutil.copytree(folder, tmp_path / "cut" / "base"))
+        folder = Path(shutil.copytree(start, tmp_path / function / "base"))
+        code = (
+            f"pack_selection(pq.read_table({str(clips)!r}), Pack(shard_size=60_000), "
+            f"Path({str(folder)!r}), workers=1, limits=Limits(attempts=1), "
+            f"progress={'dies' if function == 'progress' else None})"
+        )
+        killed(function, calls, code)
         index = index_of(folder)
-        assert index["rows"] == (6 if name == "tidy" else 4)
+        assert index["rows"] == (6 if function == "pack.tidy" else 4)
         for shard in index["shards"]:
             assert (folder / shard["path"]).stat().st_size == shard["bytes"]
+        if function in ("progress", "append.spread"):  # the next goes on from here
+            start = Path(shutil.copytree(folder, tmp_path / f"{function}-cut" / "base"))
+        if function == "progress":
+            assert list(folder.glob(".work/*/*.json"))
+            continue
         # What was cut is not cut again: its sources are not at hand.
         pack([without_path(row) for row in target], folder)
-        assert tree(folder) == tree(whole), name
+        assert tree(folder) == tree(whole), function
     kept = {i: r["members"] for i, r in samples(whole).items() if i in old}
     assert kept == {i: old[i]["members"] for i in kept}
     assert len(kept) == 3
@@ -351,6 +332,16 @@ def test_failures_are_tried_again_with_the_next_append_and_lost_sources_always(r
     report = again(target)
     assert report.added == 1
     assert rows[4]["clip_id"] in samples(folder)
+
+
+def test_what_may_succeed_later_is_tried_again(rows, folder):
+    """A cut that ran into a limit of memory or time may do so no more."""
+    tight = Limits(memory=2**20, attempts=1)
+    report = pack_selection(as_table(rows[:5]), HOW, folder, workers=1, limits=tight)
+    assert [type(f.error).__name__ for f in report.failures] == ["WorkerMemoryError"]
+    report = pack(rows[:5], folder)
+    assert (report.samples, report.added, report.failures) == (5, 1, ())
+    assert index_of(folder)["failures"] == []
 
 
 def test_shards_stay_where_no_source_can_be_had(rows, folder, tree):

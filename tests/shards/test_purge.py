@@ -6,9 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -230,43 +227,23 @@ def test_a_damaged_shard_is_named(rows, folder: Path, damage):
     assert (folder / "index.json").read_bytes() == before
 
 
-# Ends the process for good where the named function is called for the n-th time.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import pyarrow as pa
-from vidcurate.shards import purge, rewrite
-
-folder, clips, name, calls = sys.argv[1:]
-place = rewrite if name == "_copy" else purge
-real, left = getattr(place, name), int(calls)
-
-def dies(*arguments, **options):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **options)
-
-setattr(place, name, dies)
-ids = pa.array(clips.split(), pa.string())
-purge.purge_shards(Path(folder), purge.Gone(ids, pa.array([], pa.string())))
-"""
-
-
 @pytest.mark.parametrize(
-    ("name", "calls"), [("_copy", 2), ("write_index", 1), ("tidy", 1)], ids=str
+    ("function", "calls"),
+    [("rewrite._copy", 2), ("purge.write_index", 1), ("purge.tidy", 1)],
+    ids=str,
 )
-def test_killed_at_any_moment_the_index_names_whole_files(made, folder: Path, tree, name, calls):
+def test_killed_at_any_moment_the_index_names_whole_files(
+    made, folder: Path, tree, killed, function, calls
+):
     before = samples(folder)
     index = json.loads((folder / "index.json").read_text())
     (listed,) = index["index"]
     places = {r["shard"]: r["clip_id"] for r in pq.read_table(folder / listed).to_pylist()}
     going = list(places.values())  # the last clip of each shard
     left = {i: members for i, members in before.items() if i not in going}
-    command = [sys.executable, "-c", KILLED, folder, " ".join(going), name, str(calls)]
-    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    assert samples(folder) == (left if name == "tidy" else before)
+    ids = f"Gone(pa.array({going!r}, pa.string()), pa.array([], pa.string()))"
+    killed(function, calls, f"purge_shards(Path({str(folder)!r}), {ids})")
+    assert samples(folder) == (left if function == "purge.tidy" else before)
     purge_shards(folder, gone(going))
     assert samples(folder) == left
     whole = shutil.copytree(made[1], folder.with_name("whole"))

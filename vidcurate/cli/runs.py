@@ -175,6 +175,8 @@ def pack(
         print_json({name: passes.plain_pack(report) for name, report in packed.items()})
     else:
         _echo(summary.packed(packed))
+        if any(r.failures for r in packed.values()):
+            typer.echo(f"why they could not be cut: vidcurate status {out}")
     if any(r.failures for r in packed.values()) and not any(r.samples for r in packed.values()):
         print_error(f"no clip could be cut; see `vidcurate status {out}`")
         raise typer.Exit(EXIT_FAILED)

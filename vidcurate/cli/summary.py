@@ -121,6 +121,8 @@ def packed(reports: Mapping[str, PackReport]) -> Iterator[str]:
         parts = [f"{count(report.samples, 'sample')} in {count(report.shards, 'shard')}"]
         if report.removed or 0 < report.added < report.samples:  # it was packed before
             parts[0] += f" ({report.added} added, {report.removed} removed)"
+        elif not report.added:
+            parts[0] += " (no clip came or left)"
         if report.no_bucket:
             parts.append(f"{count(len(report.no_bucket), 'clip')} without a bucket left out")
         if report.failures:

@@ -7,13 +7,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from vidcurate.acquire.fetch import Fetcher, cache_key
 from vidcurate.acquire.limits import HostLimits
-from vidcurate.clip import QUARANTINE_SCHEMA, RIGHTS, source_fields
+from vidcurate.clip import CLIP_FIELDS, QUARANTINE_SCHEMA, RIGHTS, source_fields
 from vidcurate.errors import RunDirectoryError
 from vidcurate.operator.base import Annotator, VideoRow
 from vidcurate.operator.columns import column_name
@@ -28,6 +27,7 @@ from vidcurate.run.tables import Run, literal, quoted
 from vidcurate.shards.append import Hands, NoSourceError, PackFailure, Threads
 from vidcurate.shards.pack import PackReport, pack_selection
 
+_BATCH = 8192  # rows as Python objects at a time
 _NUMBERS = ("bool", "int32", "int64", "float32", "float64")
 _ARROW_NUMBERS = (pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64())
 
@@ -63,7 +63,7 @@ def pack(
         )
     with tables.open(lease.out) as run:
         before = _faults_before(run)
-        clips = pa.Table.from_pylist(list(_selected(run, recipe, selection)), _schema(run))
+        clips = _selected(run, recipe, selection)
     try:
         with _hands(recipe, lease.out, workers, cache) as hands:
             report = pack_selection(
@@ -97,11 +97,13 @@ def _hands(recipe: Recipe, out: Path, workers: int, cache: Path) -> Iterator[Han
         yield Threads(recipe.pack, recipe.limits, workers, locate)
 
 
-def _schema(run: Run) -> pa.Schema:
+def _schema(run: Run, recipe: Recipe) -> pa.Schema:
     text = pa.map_(pa.string(), pa.string())
+    # What steps found stands in the maps alone: a million rows are to be small.
+    kept = {f.name for f in CLIP_FIELDS} - {"fingerprints", "also"} | _own_columns(recipe)
     return pa.schema(
         [
-            *run.schema("clips"),
+            *(field for field in run.schema("clips") if field.name in kept),
             *(pa.field(name, pa.string()) for name in ("location", "source_key", "content_id")),
             *(pa.field(name, pa.string()) for name in ("video_own_id", "split")),
             pa.field("captions", text),
@@ -113,7 +115,7 @@ def _schema(run: Run) -> pa.Schema:
     )
 
 
-def _selected(run: Run, recipe: Recipe, selection: str) -> Iterator[dict[str, Any]]:
+def _selected(run: Run, recipe: Recipe, selection: str) -> pa.Table:
     """The selected clips as the packer and `Sources` want them."""
     rights = ", ".join(f"v.{name}" for name in RIGHTS)
     rows = run.sql(
@@ -132,18 +134,25 @@ def _selected(run: Run, recipe: Recipe, selection: str) -> Iterator[dict[str, An
     captions = caption_names(recipe)
     own = sorted(_own_columns(recipe) & set(rows.column_names))
     numbers += [c for c in own if rows.schema.field(c).type in _ARROW_NUMBERS]
-    for row in rows.to_pylist():
-        width, height = row["width"], row["height"]
-        for editor in recipe.editors:
-            width, height = editor.size(width, height)
-        same = (width, height) == (row["width"], row["height"])
-        row["captions"] = [
-            (name, row[column]) for column, name in captions.items() if row.get(column) is not None
-        ]
-        row["scores"] = [(c, float(row[c])) for c in numbers if row.get(c) is not None]
-        row["rights"] = [(n, row.pop(n)) for n in RIGHTS]
-        row["out_width"], row["out_height"] = (None, None) if same else (width, height)
-        yield row
+    schema = _schema(run, recipe)
+    parts = [schema.empty_table()]
+    for batch in rows.to_batches(_BATCH):
+        found = batch.to_pylist()
+        for row in found:
+            width, height = row["width"], row["height"]
+            for editor in recipe.editors:
+                width, height = editor.size(width, height)
+            same = (width, height) == (row["width"], row["height"])
+            row["captions"] = [
+                (name, row[column])
+                for column, name in captions.items()
+                if row.get(column) is not None
+            ]
+            row["scores"] = [(c, float(row[c])) for c in numbers if row.get(c) is not None]
+            row["rights"] = [(n, row.pop(n)) for n in RIGHTS]
+            row["out_width"], row["out_height"] = (None, None) if same else (width, height)
+        parts.append(pa.Table.from_pylist(found, schema))
+    return pa.concat_tables(parts)
 
 
 def caption_names(recipe: Recipe) -> dict[str, str]:

@@ -20,7 +20,8 @@ from vidcurate.errors import UserError
 from vidcurate.recipe.model import Limits, Pack
 from vidcurate.run.on_ray import Cluster, SharedLimits, quiet_core
 from vidcurate.run.pack_sources import Sources
-from vidcurate.shards.append import PackFailure, ShardJob, Threads, write_shard
+from vidcurate.shards.append import PackFailure, Threads
+from vidcurate.shards.shard_job import ShardJob, write_shard
 from vidcurate.shards.wanted import Wanted
 
 _RETRIES = 3  # of a task whose process dies

@@ -48,8 +48,8 @@ __all__ = [
     "NativeLimit",
     "Planned",
     "Sample",
-    "ShardDataset",
     "Shapes",
+    "ShardDataset",
     "TokenPacks",
     "transforms",
 ]

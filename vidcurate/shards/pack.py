@@ -84,9 +84,9 @@ def pack_selection(
 ) -> PackReport:
     """Bring the shards in `folder` (OUT/shards/<selection>) to hold these clips.
 
-    Call it again after a kill. Nothing is cut where all clips are there; then at most the index is
-    written anew, with other captions and scores. `shard_size` and `seed` govern what is appended
-    from then on, and so do the versions of the libraries.
+    Call it again after a kill. Nothing is cut where all clips are there, or cannot be cut for good;
+    then at most the index is written anew, with other captions and scores. `shard_size` and `seed`
+    govern what is appended from then on, and so do the versions of the libraries.
 
     Args:
         clips: one row a clip: the clip table's fixed columns, and
@@ -188,12 +188,14 @@ class _Packing:
         return held
 
     def _failed_before(self) -> dict[str, dict[str, Any]]:
-        """Clips that could not be cut, where neither they nor the libraries have changed."""
+        """Clips that cannot be cut, as neither they nor the libraries have changed."""
         failures = self.before["failures"] if self.before is not None else []
         return {
             f["clip_id"]: f
             for f in failures
-            if f["clip_id"] in self.wanted and f["tried"] == self._tried(f["clip_id"])
+            if f["clip_id"] in self.wanted
+            and f["tried"] == self._tried(f["clip_id"])
+            and not f["transient"]
         }
 
     def _tried(self, clip: str) -> str:

@@ -62,7 +62,7 @@ def index_rows(
                 for group in range(file.num_row_groups):
                     yield file.read_row_group(group, columns)
         except (OSError, pa.ArrowInvalid) as error:
-            raise _damaged(folder / name, error) from error
+            raise _damaged(folder, name, error) from error
 
 
 def rewrite(
@@ -119,7 +119,7 @@ def _copy(folder: Path, old: str, new: str, rows: pa.Table) -> tuple[pa.Array, d
     try:
         source = (folder / old).open("rb")
     except OSError as error:
-        raise _damaged(folder / old, error) from error
+        raise _damaged(folder, old, error) from error
     with source, replacing(folder / new) as temporary, TarWriter(temporary) as tar:
         for row in rows.select(["sample_id", "members"]).to_pylist():
             members.append([])
@@ -129,7 +129,7 @@ def _copy(folder: Path, old: str, new: str, rows: pa.Table) -> tuple[pa.Array, d
                     if member["name"] == "json":
                         copied += _was_copied(data)
                 except ValueError as error:
-                    raise _damaged(folder / old, error) from error
+                    raise _damaged(folder, old, error) from error
                 added = tar.add(f"{row['sample_id']}.{member['name']}", data)
                 members[-1].append(member | {"offset": added.offset})
     facts = {"path": new, "rows": len(rows), "copied": copied}
@@ -173,8 +173,8 @@ def _moved_rows(
             yield pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
 
 
-def _damaged(file: Path, why: object) -> RunDirectoryError:
+def _damaged(folder: Path, name: str, why: object) -> RunDirectoryError:
     return RunDirectoryError(
-        f"{file} is damaged ({why}); remove {file.parent.parent}, which holds copies of what is "
+        f"{folder / name} is damaged ({why}); remove {folder}, which holds copies of what is "
         "purged, and pack again"
     )

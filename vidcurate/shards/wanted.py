@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,10 @@ from vidcurate.media.video import Box
 from vidcurate.recipe.model import Buckets, Limits, Pack
 from vidcurate.shards.buckets import Bucket, assign, frame_step
 from vidcurate.shards.cuts import ClipTask, SourceTask
+
+_UNUSED = ("fingerprints", "also")
+_BATCH = 8192  # rows whose maps are pairs of their own
+_KINDS = 65_536  # sizes and lengths whose bucket is kept: most clips share theirs with others
 
 Row = dict[str, Any]
 """A row of the clip table as `pack_selection` takes it, its maps as dicts."""
@@ -51,11 +57,19 @@ class Wanted:
 
 def plain(clips: pa.Table) -> list[Row]:
     """The rows of the clip table, in the order of their ids."""
-    rows: list[Row] = clips.sort_by("clip_id").to_pylist()
+    rows: list[Row] = []
+    clips = clips.select([name for name in clips.column_names if name not in _UNUSED])
+    for batch in clips.sort_by("clip_id").to_batches(_BATCH):
+        rows += _plain(batch)
+    return rows
+
+
+def _plain(batch: pa.RecordBatch) -> list[Row]:
+    rows: list[Row] = batch.to_pylist()
     for row in rows:
         for name in ("captions", "scores", "rights"):
-            # An Arrow map, which Python sees as pairs, in a fixed order.
-            row[name] = dict(sorted(dict(row.get(name) or {}).items()))
+            # An Arrow map, which Python sees as pairs, in a fixed order; each name is kept once.
+            row[name] = {intern(k): v for k, v in sorted(dict(row.get(name) or ()).items())}
     return rows
 
 
@@ -69,9 +83,10 @@ def wanted(
     """
     found: dict[str, Wanted] = {}
     no_bucket: list[str] = []
+    place = lru_cache(_KINDS)(partial(assign, buckets=buckets, fit=pack.fit))
     for row in rows:
         step = _step(row, pack)
-        bucket = assign(*_picture(row, pack), -(-row["n_frames"] // step), buckets, pack.fit)
+        bucket = place(*_picture(row, pack), -(-row["n_frames"] // step))
         if bucket is None:
             no_bucket.append(row["clip_id"])
         else:
