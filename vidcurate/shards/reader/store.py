@@ -412,10 +412,11 @@ class _LocalFile:
             parts.append(part)
         return b"".join(parts)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # `close` is kept: at the end of the program this module may be taken down before.
         handle = self.__dict__.pop("_handle", None)
         if handle is not None:
-            os.close(handle)
+            close(handle)
 
 
 @functools.lru_cache(65536)

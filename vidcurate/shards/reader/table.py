@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -269,10 +269,11 @@ class _Records:
         handle, pread = self._handle, os.pread
         return [pread(handle, size, start) for start, size in places]
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # `close` is kept: at the end of the program this module may be taken down before.
         handle = self.__dict__.pop("_handle", None)
         if handle is not None:
-            os.close(handle)
+            close(handle)
 
 
 def _follow(places: npt.NDArray[np.int64]) -> bool:
