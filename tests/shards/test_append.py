@@ -339,6 +339,7 @@ def test_what_may_succeed_later_is_tried_again(rows, folder):
     tight = Limits(memory=2**20, attempts=1)
     report = pack_selection(as_table(rows[:5]), HOW, folder, workers=1, limits=tight)
     assert [type(f.error).__name__ for f in report.failures] == ["WorkerMemoryError"]
+    assert report.failures[0].error.is_transient
     report = pack(rows[:5], folder)
     assert (report.samples, report.added, report.failures) == (5, 1, ())
     assert index_of(folder)["failures"] == []

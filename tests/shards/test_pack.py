@@ -196,13 +196,6 @@ def test_refusals(rows, tmp_path: Path) -> None:
         pack(rows, tmp_path / "file" / "base")
 
 
-def test_a_child_past_its_memory_costs_its_clips(rows, tmp_path: Path) -> None:
-    report = pack(rows[:2], tmp_path / "base", limits=Limits(memory=2**20, attempts=1))
-    assert report.samples == 0
-    assert [type(f.error).__name__ for f in report.failures] == ["WorkerMemoryError"] * 2
-    assert all(f.error.is_transient for f in report.failures)
-
-
 def test_captions_and_scores_change_the_index_alone(made, tmp_path: Path, tree) -> None:
     rows = made[0]
     out = Path(shutil.copytree(made[1], tmp_path / "base"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -248,8 +249,7 @@ def _print_selection(about: Inspection) -> None:
     makers = "; ".join(" ".join(f"{k} {v}" for k, v in made.items()) for made in about.made_by)
     rows.append(("indexed by" if about.is_foreign else "packed by", makers))
     if about.chosen is not None:  # as a recipe can have it
-        text = "; ".join(f"{k} {', '.join(map(str, v))}" for k, v in about.chosen.items())
-        rows.append(("auto buckets", text))
+        rows.append(("auto buckets", dumps(about.chosen)))
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         typer.echo(printable(f"  {name.ljust(width)}  {text}"))
