@@ -18,7 +18,8 @@ from vidcurate.errors import (
     RefusedMediaError,
     UnsupportedMediaError,
 )
-from vidcurate.media.clip_frames import ClipRequest, read_frames, window
+from vidcurate.media.clip_frames import read_frames
+from vidcurate.media.clip_request import ClipRequest, window
 from vidcurate.media.convert import Converter
 from vidcurate.media.cut import cut_clip
 from vidcurate.media.decode import Decoder, packet_times

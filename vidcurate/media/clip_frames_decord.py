@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from vidcurate.errors import DecodeError, MissingExtraError, UnsupportedMediaError
-from vidcurate.media.clip_frames import ClipRequest, chosen_frames, clip_stream, window
 from vidcurate.media.clip_packets import ClipPackets
+from vidcurate.media.clip_request import ClipRequest, chosen_frames, clip_stream, window
 from vidcurate.media.frames import Pixels, Times
 from vidcurate.media.mp4 import without_edits
 from vidcurate.media.open import open_data

@@ -17,7 +17,8 @@ from vidcurate.errors import (
     UserError,
     WorkerCrashError,
 )
-from vidcurate.media.clip_frames import ClipRequest, read_frames
+from vidcurate.media.clip_frames import read_frames
+from vidcurate.media.clip_request import ClipRequest
 from vidcurate.shards.reader.batch import Batch, Fault, Sample
 from vidcurate.shards.reader.captions import Captions
 from vidcurate.shards.reader.plans import positive
