@@ -205,6 +205,7 @@ def pack(out: Path, name: str, clips: list[dict[str, Any]]) -> None:
             ],
             "n_frames": 5,
             "preroll_frames": 0,
+            "frame_step": 1,
             "fps_num": 10,
             "fps_den": 1,
             "vfr": False,

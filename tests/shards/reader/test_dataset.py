@@ -436,13 +436,13 @@ def test_unchecked_bytes_are_handed_out(dataset, damaged) -> None:
 def test_a_killed_worker_comes_back(dataset) -> None:
     plain = [b.sample_ids for b in dataset()]
     data = dataset(workers=2, ahead=1)
+    others = {child.pid for child in psutil.Process().children()}  # of other tests' fixtures
     found, killed = [], set()
     for batch in data:
         found.append(batch.sample_ids)
         if len(killed) < 3:
             running = [c for c in psutil.Process().children() if c.status() != "zombie"]
-            for child in [c for c in running if c.pid not in killed][:1]:
-                assert "vidcurate.child" in child.cmdline()
+            for child in [c for c in running if c.pid not in killed | others][:1]:
                 killed.add(child.pid)
                 child.kill()
     assert len(killed) == 3
