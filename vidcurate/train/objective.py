@@ -36,17 +36,18 @@ Name = Literal["flow", "epsilon"]
 class Objective:
     """Settings of what is trained.
 
-    mean, std: of the logit of t (`flow`). base_tokens: tokens of a sample whose t is not shifted;
-    None shifts none. masked: share of samples of which some frames are kept or edited, and weights
-    of the kinds among them (see `draw_tau`).
+    mean, std: of the logit of t; shift, shift_tokens: how it is moved (see `shifted`). All these are
+    of `flow` alone. masked: share of samples of which some frames are kept or edited; modes:
+    weights of the kinds among them (see `draw_tau`).
     """
 
     name: Name = "flow"
     mean: float = 0.0
     std: float = 1.0
-    base_tokens: float | None = None
+    shift: float = 1.0
+    shift_tokens: int | None = None
     masked: float = 0.25
-    weights: Mapping[Kind, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    modes: Mapping[Kind, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,21 @@ class Noised:
     weight: Tensor
 
 
-def shift(time: Tensor, tokens: Tensor, base_tokens: float | None) -> Tensor:
-    """Move times in 0..1 to more noise for samples of more tokens (SD3, equation 23).
+def shifted(
+    time: Tensor, tokens: Tensor | int, shift: float = 1.0, shift_tokens: int | None = None
+) -> Tensor:
+    """Move times in 0..1 towards noise by a factor (SD3, equation 23).
 
-    `tokens`, float, is broadcast against `time`; with base_tokens None nothing is moved.
+    Args:
+        tokens: of each sample, broadcast against `time`.
+        shift: the factor, of a sample of `shift_tokens` tokens; others are moved more or less by
+            the square root of their share of these. All are moved alike where that is None. 1 and
+            None move nothing.
     """
-    if base_tokens is None:
-        return time
-    factor = (tokens / base_tokens).sqrt()
+    factor = torch.as_tensor(shift, dtype=torch.float64, device=time.device)
+    if shift_tokens is not None:
+        count = torch.as_tensor(tokens, dtype=torch.float64, device=time.device)
+        factor = factor * (count / shift_tokens).sqrt()
     return factor * time / (1 + (factor - 1) * time)
 
 
@@ -112,7 +120,7 @@ def draw(
             taus.append(torch.ones(frames, dtype=torch.float64))
         else:
             times.append(_draw_time(count, generator, objective))
-            taus.append(draw_tau(objective.weights, frames, generator, masked=objective.masked))
+            taus.append(draw_tau(objective.modes, frames, generator, masked=objective.masked))
         if tokens.device.type != "cpu":  # another stream of numbers, but no copy of the noise
             generator = torch.Generator(tokens.device).manual_seed(seed)
         noises.append(
@@ -133,7 +141,7 @@ def _draw_time(tokens: int, generator: torch.Generator, objective: Objective) ->
         return torch.rand((), dtype=torch.float64, generator=generator)
     normal = torch.randn((), dtype=torch.float64, generator=generator)
     time = torch.sigmoid(objective.mean + objective.std * normal)
-    return shift(time, torch.tensor(float(tokens), dtype=torch.float64), objective.base_tokens)
+    return shifted(time, tokens, objective.shift, objective.shift_tokens)
 
 
 def noised(

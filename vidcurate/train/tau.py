@@ -20,13 +20,13 @@ from vidcurate.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["image", "extend", "extend_back", "join", "interpolate", "random", "edit"]
+Kind = Literal["image_to_video", "forward", "backward", "join", "interpolate", "random", "edit"]
 """What a masked sample of training is trained for; `tau_for` has the first five and the last."""
 
 FEWEST: dict[Kind, int] = {
-    "image": 2,
-    "extend": 2,
-    "extend_back": 2,
+    "image_to_video": 2,
+    "forward": 2,
+    "backward": 2,
     "join": 3,
     "interpolate": 3,
     "random": 2,
@@ -35,9 +35,9 @@ FEWEST: dict[Kind, int] = {
 """Latent frames that a clip must have for a kind to mean something."""
 
 DEFAULT_WEIGHTS: dict[Kind, float] = {
-    "image": 3,
-    "extend": 2,
-    "extend_back": 1,
+    "image_to_video": 3,
+    "forward": 2,
+    "backward": 1,
     "join": 1,
     "interpolate": 1,
     "random": 1,
@@ -78,11 +78,11 @@ def draw_tau(
     shares = torch.tensor([float(weights[kind]) for kind in fitting], dtype=torch.float64)
     kind = fitting[int(torch.multinomial(shares, 1, generator=generator).item())]
     tau = everything
-    if kind == "image":
+    if kind == "image_to_video":
         tau[0] = 0
-    elif kind == "extend":
+    elif kind == "forward":
         tau[: count(1, frames - 1)] = 0
-    elif kind == "extend_back":
+    elif kind == "backward":
         tau[frames - count(1, frames - 1) :] = 0
     elif kind == "join":
         most = (frames - 1) // 2
@@ -99,7 +99,7 @@ def draw_tau(
 
 
 def tau_for(
-    kind: Kind | Literal["text"],
+    kind: Kind | Literal["text_to_video"],
     frames: int,
     *,
     keep: int = 1,
@@ -109,8 +109,8 @@ def tau_for(
     """The start-noise vector that asks the sampler for something.
 
     Args:
-        kind: "text": all new; "image": the first frame is given; "extend": the first `keep` frames
-            are, "extend_back": the last; "join": `keep` at both ends; "interpolate": each
+        kind: "text_to_video": all new; "image_to_video": the first frame is given; "forward": the first `keep` frames
+            are, "backward": the last; "join": `keep` at both ends; "interpolate": each
             `every`-th frame, and the last; "edit": all frames, of which `strength` is made anew
             (SDEdit, arXiv 2108.01073).
         frames: latent frames.
@@ -124,7 +124,7 @@ def tau_for(
     import torch
 
     tau = torch.ones(frames, dtype=torch.float64)
-    if kind == "text":
+    if kind == "text_to_video":
         return tau
     if kind == "edit":
         if not 0 < strength <= 1:
@@ -134,15 +134,15 @@ def tau_for(
         raise UserError('"random" masks are for training: name the frames to keep')
     if keep < 1 or every < 2:
         raise UserError(f"{kind}: keep at least 1 frame (not {keep}), every 2nd (not {every})")
-    if kind == "image":
+    if kind == "image_to_video":
         tau[0] = 0
     elif kind == "interpolate":
         tau[::every] = 0
         tau[-1] = 0
     else:
-        if kind in {"extend", "join"}:
+        if kind in {"forward", "join"}:
             tau[:keep] = 0
-        if kind in {"extend_back", "join"}:
+        if kind in {"backward", "join"}:
             tau[-keep:] = 0
     if not bool(tau.any()):
         raise UserError(f"{kind}: all {frames} latent frames are kept; ask for more frames")
