@@ -36,8 +36,8 @@ Name = Literal["flow", "epsilon"]
 class Objective:
     """Settings of what is trained.
 
-    mean, std: of the logit of t; shift, shift_tokens: how it is moved (see `shifted`). All these are
-    of `flow` alone. masked: share of samples of which some frames are kept or edited; modes:
+    mean, std: of the logit of t; shift, shift_tokens: how t is moved (see `shifted`). These four
+    are of `flow` alone. masked: share of samples of which some frames are kept or edited; modes:
     weights of the kinds among them (see `draw_tau`).
     """
 

@@ -109,10 +109,10 @@ def tau_for(
     """The start-noise vector that asks the sampler for something.
 
     Args:
-        kind: "text_to_video": all new; "image_to_video": the first frame is given; "forward": the first `keep` frames
-            are, "backward": the last; "join": `keep` at both ends; "interpolate": each
-            `every`-th frame, and the last; "edit": all frames, of which `strength` is made anew
-            (SDEdit, arXiv 2108.01073).
+        kind: "text_to_video": all new. "image_to_video": the first frame is given. "forward": the
+            first `keep` frames are, "backward": the last, "join": `keep` at either end.
+            "interpolate": each `every`-th frame, and the last. "edit": all frames, of which
+            `strength` is made anew (SDEdit, arXiv 2108.01073).
         frames: latent frames.
 
     Returns:
