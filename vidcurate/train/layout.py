@@ -119,8 +119,8 @@ def grid_of(shape: Sequence[int], patch: Patch) -> Grid:
     size = (shape[0], shape[2], shape[3])
     if any(n < p or n % p for n, p in zip(size, patch, strict=True)):
         raise DataError(
-            f"a latent of {size[0]} frames, {size[1]} rows and {size[2]} columns is no whole number "
-            f"of patches {patch}; crop it to multiples of them, or set a smaller patch"
+            f"a latent of {size[0]} frames, {size[1]} rows and {size[2]} columns has no whole "
+            f"number of patches {patch}; crop it to multiples of them, or set a smaller patch"
         )
     return size[0] // patch[0], size[1] // patch[1], size[2] // patch[2]
 

@@ -27,20 +27,23 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
 }
 """Width, depth and heads, of table 1 of the DiT paper (arXiv 2212.09748)."""
 
+LEVEL_WIDTH = 256
+"""Sines and cosines of a noise level that enter the model."""
+
 Count = Annotated[int, Field(ge=1)]
 
 
 def variant_blocks(variant: Variant, depth: int) -> tuple[Attention, ...]:
     """The attention of each block of a variant."""
     spatial = (depth + 1) // 2
-    blocks: dict[Variant, tuple[Attention, ...]] = {
-        "full": ("full",) * depth,
-        "interleaved": (("space", "time") * spatial)[:depth],
-        "late": ("space",) * spatial + ("time",) * (depth - spatial),
-        "both": ("space+time",) * depth,
-        "split": ("split",) * depth,
+    blocks: dict[Variant, list[Attention]] = {
+        "full": ["full"] * depth,
+        "interleaved": ["space" if i % 2 == 0 else "time" for i in range(depth)],
+        "late": ["space" if i < spatial else "time" for i in range(depth)],
+        "both": ["space+time"] * depth,
+        "split": ["split"] * depth,
     }
-    return blocks[variant]
+    return tuple(blocks[variant])
 
 
 class ModelConfig(BaseModel):
@@ -71,12 +74,21 @@ class ModelConfig(BaseModel):
     @classmethod
     def _fill_size(cls, given: Any) -> Any:
         """Width, depth and heads of the preset, where the recipe gives none."""
-        if not isinstance(given, Mapping) or not isinstance(given.get("preset"), str):
+        if not isinstance(given, Mapping):
             return given
-        size = SIZES.get(given["preset"])
-        if size is None:  # the field's own check names the right ones
-            size = SIZES["DiT-S"]
-        return {**dict(zip(("width", "depth", "heads"), size, strict=True)), **given}
+        sides = ("width", "depth", "heads")
+        preset = given.get("preset")
+        if preset is None:
+            missing = [side for side in sides if side not in given]
+            if missing:
+                raise ValueError(
+                    f"{' and '.join(missing)}: missing; give width, depth and heads, or a preset "
+                    f"({', '.join(SIZES)})"
+                )
+            return given
+        # Of an unknown preset the field's own check names the right ones: any size does here.
+        size = SIZES.get(str(preset), SIZES["DiT-S"])
+        return {**dict(zip(sides, size, strict=True)), **given}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
