@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -22,6 +22,15 @@ from vidcurate.train.text import ByteText
 SPREAD = 0.5
 PATCH: Patch = (1, 2, 2)
 NAMES: tuple[Name, ...] = ("flow", "epsilon")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors of a few numbers: threads cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Length:
