@@ -139,7 +139,7 @@ class Clips:
     """One pack of S clips.
 
     ids, captions: of each. latents: float32 (T, C, H, W), RGB in -1..1. times: float64 (T,),
-    seconds. weight: float32 (S,), 0 only where a rank has no work and still takes part.
+    seconds from its first frame. weight: float32 (S,), 0 only where a rank has no work and still takes part.
     seconds: of video.
     """
 
@@ -163,7 +163,8 @@ def clips(batch: Batch, resize: Resize) -> Clips:
         video = batch.video[i]
         latents.append(video.float() / 127.5 - 1)
         if real:
-            at = torch.from_numpy(batch.times[i][resize.chosen(len(batch.times[i]))].copy())
+            own = batch.times[i][resize.chosen(len(batch.times[i]))]
+            at = torch.from_numpy(own - own[0])
         else:
             at = torch.zeros(len(video), dtype=torch.float64)
         times.append(at)
