@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import sys
 import tarfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import pytest
 
 from vidcurate.media.frame_files import save_frames
 from vidcurate.shards.foreign import index_tars
+
+sys.path.insert(0, str(Path(__file__).parent))  # of two_ranks
 
 COLORS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 230), "white": (240,) * 3}
 
@@ -37,6 +41,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     place the bytes are damaged after it was indexed.
     """
 
+    @cache
     def make(
         count: int,
         sizes: Sequence[tuple[int, int, int]] = ((5, 16, 16),),

@@ -21,11 +21,16 @@ from vidcurate.errors import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """Where this process stands. saving: processes' group for checkpoints, written meanwhile."""
+    """Where this process stands.
+
+    talking: the group of processes for small values. saving: one of its own for checkpoints, which
+    are written in another thread, while the loop talks. None where the process stands alone.
+    """
 
     rank: int
     ranks: int
     device: torch.device
+    talking: Any = None
     saving: Any = None
 
     @property
@@ -39,7 +44,7 @@ class Place:
         if self.ranks == 1:
             return own[None]
         out = [torch.empty_like(own) for _ in range(self.ranks)]
-        dist.all_gather(out, own)
+        dist.all_gather(out, own, group=self.talking)
         return torch.stack(out)
 
     def objects(self, value: Any) -> list[Any]:
@@ -47,7 +52,7 @@ class Place:
         if self.ranks == 1:
             return [value]
         out: list[Any] = [None] * self.ranks
-        dist.all_gather_object(out, value, group=self.saving)
+        dist.all_gather_object(out, value, group=self.talking)
         return out
 
     def barrier(self) -> None:
@@ -78,8 +83,8 @@ def placed(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Place]:
         yield Place(0, 1, at)
         return
     try:
-        saving = dist.new_group(backend="gloo")
-        yield Place(dist.get_rank(), dist.get_world_size(), at, saving)
+        groups = [dist.new_group(backend="gloo") for _ in range(2)]
+        yield Place(dist.get_rank(), dist.get_world_size(), at, *groups)
     finally:
         if ours:
             dist.destroy_process_group()
