@@ -94,6 +94,14 @@ def test_two_ranks_are_as_one(shapes, tmp_path):
         if name.startswith(("model.", "ema.")):
             torch.testing.assert_close(spread[name], alone[name], rtol=1e-3, atol=2e-4)
 
+    # One process goes on from what two saved, with the samples that come next.
+    one["steps"] = 5
+    train(from_raw(one), show=lambda _: None)
+    train(from_raw(one | {"output": str(tmp_path / "ddp")}), show=lambda _: None)
+    after = lines(tmp_path / "ddp", "loss")
+    assert len(after) == 5
+    assert after == pytest.approx(lines(tmp_path / "one", "loss"), rel=1e-3)
+
     # Over both ranks each clip comes once an epoch.
     packs = [p for both in zip_longest(*(s["ddp"]["seen"] for s in said)) for p in both if p]
     epochs = lines(tmp_path / "ddp", "epoch")

@@ -139,8 +139,8 @@ class Clips:
     """One pack of S clips.
 
     ids, captions: of each. latents: float32 (T, C, H, W), RGB in -1..1. times: float64 (T,),
-    seconds from its first frame. weight: float32 (S,), 0 only where a rank has no work and still takes part.
-    seconds: of video.
+    seconds from its first frame. weight: float32 (S,), 0 only where a rank has no work and still
+    takes part. seconds: of video.
     """
 
     ids: list[str]
