@@ -12,7 +12,6 @@ from vidcurate.train.checkpoint import Saver, about, checkpoints, load
 from vidcurate.train.parallel import Place
 
 ALONE = Place(0, 1, torch.device("cpu"))
-pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 
 def tensors(value: float) -> dict:

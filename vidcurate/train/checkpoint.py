@@ -73,8 +73,7 @@ class Saver:
         self.folder, self._keep, self._place = folder, keep, place
         self._running: tuple[Future[Any], int, dict[str, Any]] | None = None
         self.failed: str | None = None
-        # DCP says so of every save of a single process, which is what is wanted then.
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        _expect_one_process()
         if place.first:
             for stale in folder.glob(f"{TEMP}*"):
                 shutil.rmtree(stale, ignore_errors=True)
@@ -167,6 +166,7 @@ def load(tensors: dict[str, Any], checkpoint: Path, place: Place) -> None:
         UserError: a tensor is missing there, or of another shape; names the first.
         RunDirectoryError: a file of it is missing or damaged.
     """
+    _expect_one_process()
     reader = dcp.FileSystemReader(checkpoint)
     try:
         stored = reader.read_metadata().state_dict_metadata
@@ -192,6 +192,14 @@ def load(tensors: dict[str, Any], checkpoint: Path, place: Place) -> None:
         raise RunDirectoryError(
             f"{checkpoint} is damaged ({error}); remove it, and the one before it is taken"
         ) from error
+
+
+def _expect_one_process() -> None:
+    """DCP warns at every save and load of a single process; here that is what is wanted.
+
+    Not only for a time: another thread saves.
+    """
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
 
 def _flat(tensors: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
