@@ -65,6 +65,10 @@ class MissingExtraError(UserError):
     """An operator needs a package of an optional extra that is not installed."""
 
 
+class DivergedError(VidcurateError):
+    """A training whose loss or gradients are not finite; names the samples and the remedy."""
+
+
 class DataError(VidcurateError):
     """A fault of one video, clip or row; ends in the quarantine, the run goes on.
 
