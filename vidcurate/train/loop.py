@@ -192,6 +192,7 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
                     "objective": config.objective.model_dump(),
                     "averaged": average is not None,
                     "like": _like(packs[0]),
+                    "trained_on": config.data.model_dump(mode="json"),
                 }
                 saver.save(tensors_of(model, optimizer, average)[0], step, said)
             if last or step % config.log.every == 0:
