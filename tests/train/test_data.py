@@ -36,6 +36,12 @@ def config(folder, **settings) -> Data:
         (Resize((1, 4, 4), short_side=128), (5, 64, 96), (5, 64, 96)),
         (Resize((1, 4, 4), frames=4), (17, 16, 16), (4, 16, 16)),
         (Resize((2, 4, 4)), (5, 16, 16), (4, 16, 16)),
+        (Resize((1, 2, 2), compression=(4, 8, 8)), (17, 64, 96), (17, 64, 96)),
+        (Resize((1, 2, 2), compression=(4, 8, 8)), (20, 72, 90), (17, 64, 80)),
+        (Resize((1, 2, 2), frames=16, compression=(4, 8, 8)), (81, 64, 96), (13, 64, 96)),
+        (Resize((2, 2, 2), compression=(4, 8, 8)), (17, 64, 96), (13, 64, 96)),
+        (Resize((1, 2, 2), compression=(4, 8, 8)), (1, 64, 96), (1, 64, 96)),
+        (Resize((1, 2, 2), compression=(1, 8, 8)), (6, 64, 96), (6, 64, 96)),
     ],
 )
 def test_clips_are_scaled_down_to_whole_patches(resize, given, made):
@@ -48,6 +54,8 @@ def test_clips_are_scaled_down_to_whole_patches(resize, given, made):
     out = resize(video)
     assert out.shape == (made[0], 3, *made[1:])
     assert out.dtype == torch.uint8
+    latents = 1 + (made[0] - 1) // resize.compression[0]
+    assert (made[0] - 1) % resize.compression[0] == latents % resize.patch[0] == 0
     times = out[:, 0, 0, 0].tolist()
     assert times == list(range(frames))[resize.chosen(frames)]
     assert len(set(np.diff(times).tolist())) <= 1, "even in time"
@@ -56,6 +64,10 @@ def test_clips_are_scaled_down_to_whole_patches(resize, given, made):
 def test_a_clip_below_one_patch_is_refused():
     with pytest.raises(UserError, match="1 frames of 16x8 pixels is smaller than one patch"):
         Resize((1, 16, 16)).shapes(shapes_of((1, 32, 32), (1, 8, 16)))
+    with pytest.raises(UserError, match=r"patch \(2, 2, 2\) of a VAE's \(4, 8, 8\), as 2 of 3"):
+        Resize((2, 2, 2), compression=(4, 8, 8)).shapes(
+            shapes_of((5, 16, 16), (4, 16, 16), (5, 8, 16))
+        )
 
 
 def test_packs_hold_clips_of_all_sizes_within_the_budget(shapes):
@@ -93,14 +105,14 @@ def test_a_sample_that_cannot_be_read_is_left_out(shapes):
     assert [f.sample_id for f in batch.faults] == ["clip001"]
 
 
-def test_a_rank_without_work_takes_part_with_weight_0(shapes):
+def test_a_rank_without_work_takes_part_with_a_blank_clip(shapes):
     data = config(shapes(2, broken=1), budget=80)
     batches = [clips(b, resize_of(data, MODEL)) for b in dataset(data, MODEL, split="all")]
     weights = {own.ids[0]: own.weight.tolist() for own in batches}
-    assert weights == {"clip000": [1.0], "clip001": [0.0]}
-    idle = next(own for own in batches if own.ids == ["clip001"])
+    assert weights == {"clip000": [1.0], "": [0.0]}
+    idle = next(own for own in batches if own.ids == [""])
     assert idle.seconds == 0
-    assert idle.latents[0].shape == (5, 3, 16, 16)
+    assert idle.latents[0].shape == (1, 3, 4, 4), "one token"
 
 
 def test_buckets_are_the_other_way_to_batch(shapes):

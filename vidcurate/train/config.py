@@ -84,6 +84,28 @@ class Data(Section):
         return Captions(captions.mix, captions.words, share)
 
 
+class Encode(Section):
+    """What clips and captions become before the model sees them, by frozen models of a hub.
+
+    vae: its latents in place of pixels: a diffusers AutoencoderKLWan, AutoencoderKL or
+        AutoencoderTiny, by the name of a repository or of a folder in it, or a local folder;
+        "name@revision" for another than the main one. Null trains on pixels.
+    text: rows of a T5, UMT5 or CLIP text encoder, named alike. Null learns an embedding of bytes.
+    max_text_tokens: a longer caption ends there.
+    variants: captions of each clip that `vidcurate precache` renders and keeps.
+    dtype: of what precache keeps.
+    precached: "auto" reads what precache has made of the same settings where it is there, and
+        encodes while training where not; "only" refuses without it, "off" does not look for it.
+    """
+
+    vae: Annotated[str, Field(min_length=1)] | None = None
+    text: Annotated[str, Field(min_length=1)] | None = None
+    max_text_tokens: Positive = 512
+    variants: Annotated[int, Field(ge=1, le=256)] = 4
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    precached: Literal["auto", "only", "off"] = "auto"
+
+
 class Objective(Section):
     """What the model is trained to predict, and at which noise levels; see train/objective.py.
 
@@ -173,6 +195,7 @@ class TrainConfig(Section):
 
     name: Annotated[str, Field(min_length=1)]
     data: Data
+    encode: Encode = Encode()
     model: ModelConfig
     objective: Objective = Objective()
     optimizer: Optimizer = Optimizer()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +23,44 @@ from vidcurate.shards import (
 )
 from vidcurate.train.config import Data
 from vidcurate.train.model.config import ModelConfig
-from vidcurate.train.model.flops import cost, tokens
+from vidcurate.train.model.flops import Compression, cost, tokens
 from vidcurate.train.model.layout import Patch
+
+PIXELS: Compression = (1, 1, 1)
+"""The compression of no VAE."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the model sees in place of pixels and bytes: facts alone, no weights.
+
+    channels: of a latent. compression: frames, rows and columns of the video to one of the latent.
+    causal: a latent frame depends on those before it. text_width: of the rows of a text encoder;
+    None: the model reads bytes. sets: precached sets to weights, which are read in place of
+    data.shards; None: pixels are read, and encoded where there is a VAE. facts: plain values of
+    the VAE ("vae") and the text encoder ("text"), by which checkpoints are compared.
+    """
+
+    channels: int = 3
+    compression: Compression = PIXELS
+    causal: bool = False
+    text_width: int | None = None
+    sets: Mapping[str, float] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def chained(self) -> bool:
+        """True where the code of a frame in the middle depends on frames before it."""
+        return self.causal and self.compression[0] > 1
 
 
 @dataclass(frozen=True)
 class Resize:
     """Scales clips down, and to whole patches; travels to the reader's workers.
 
-    short_side: pixels at most. frames: at most, every n-th of more. None: no limit. Pictures are
-    never enlarged.
+    patch: of the model. short_side: pixels at most. frames: at most, every n-th of more. None: no
+    limit. compression: of the VAE whose latents are cut in patches; its first latent frame is of
+    one frame, so that clips have 1 + k * compression[0]. Pictures are never enlarged.
 
     Raises:
         UserError: from `shapes`, a clip smaller than one patch.
@@ -41,30 +69,39 @@ class Resize:
     patch: Patch
     short_side: int | None = None
     frames: int | None = None
+    compression: Compression = PIXELS
 
     def shapes(self, shapes: Shapes) -> Shapes:
         """What clips of some shapes become."""
-        pt, ph, pw = self.patch
+        ph, pw = (p * c for p, c in zip(self.patch[1:], self.compression[1:], strict=True))
         least = np.minimum(shapes.height, shapes.width)
         scale = np.minimum(1.0, (self.short_side or least) / least)
         # rounding: 64 / 96 * 96 must not be 63
         height = (shapes.height * scale / ph + 1e-6).astype(np.int32) * ph
         width = (shapes.width * scale / pw + 1e-6).astype(np.int32) * pw
-        frames = np.minimum(shapes.frames, self.frames or shapes.frames) // pt * pt
+        frames = self._whole(shapes.frames).astype(np.int32)
         small = np.flatnonzero((height == 0) | (width == 0) | (frames == 0))
         if small.size:
             at = int(small[0])
+            coded = "" if self.compression == PIXELS else f" of a VAE's {self.compression}"
             raise UserError(
                 f"a clip of {shapes.frames[at]} frames of {shapes.width[at]}x{shapes.height[at]} "
-                f"pixels is smaller than one patch {self.patch}, as {small.size} of {len(shapes)} "
-                "are; set a smaller model.patch, larger data.resize, or leave these out by "
-                "data.buckets"
+                f"pixels is smaller than one patch {self.patch}{coded}, as {small.size} of "
+                f"{len(shapes)} are; set a smaller model.patch, larger data.resize, or leave these "
+                "out by data.buckets"
             )
         return replace(shapes, frames=frames, height=height, width=width)
 
+    def _whole(self, frames: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """How many of so many frames are taken; 0 where they are too few for a patch."""
+        along, patch = self.compression[0], self.patch[0]
+        most = np.minimum(frames, self.frames or frames).astype(np.int64)
+        latent = (1 + (most - 1) // along) // patch * patch
+        return np.maximum(1 + (latent - 1) * along, 0)
+
     def chosen(self, frames: int) -> slice:
         """Which frames are taken of so many."""
-        keep = min(frames, self.frames or frames) // self.patch[0] * self.patch[0]
+        keep = int(self._whole(np.array(frames, np.int32)))
         step = frames // keep
         return slice(0, keep * step, step)
 
@@ -85,47 +122,56 @@ class Resize:
 def dataset(
     data: Data,
     model: ModelConfig,
+    codes: Codes = Codes(),
     *,
     split: Literal["train", "val", "all"],
     workers: int | None = None,
 ) -> ShardDataset:
     """This rank's batches of clips. For "val" they come in the index's order, all with captions.
 
+    Those of precached sets hold the bytes of each sample; else pixels, of sizes that `codes` asks.
+
     Raises:
         UserError: no samples, or a clip of more tokens than the budget, or none of a patch's size.
         RunDirectoryError: no index.
     """
-    resize = resize_of(data, model)
-    counted, priced = tokens(model), cost(model)
+    resize = resize_of(data, model, codes.compression)
+    cached = codes.sets is not None
+    counted, priced = tokens(model, codes.compression), cost(model, codes.compression)
 
     def length(shapes: Shapes) -> npt.NDArray[np.int64]:
-        return counted(resize.shapes(shapes))
+        return counted(shapes if cached else resize.shapes(shapes))
 
     def price(shapes: Shapes) -> npt.NDArray[np.float64]:
-        return priced(resize.shapes(shapes))
+        return priced(shapes if cached else resize.shapes(shapes))
 
     plan: BatchPlan
     if data.batching == "pack":
         plan = TokenPacks(data.budget, length, price, too_long=data.too_long)
     else:
         plan = BucketBatches(data.batch, price)
+    what: dict[str, Any] = {
+        "transform": resize,
+        "native": NativeLimit(data.native.short_side, data.native.frames),
+    }
+    if cached:
+        what = {"decode": None, "members": ["safetensors"]}
     return ShardDataset(
-        data.shards,
+        data.shards if codes.sets is None else codes.sets,
         batch=plan,
         split=None if split == "all" else split,
         buckets=data.buckets,
         captions=data.rendered(drop=split != "val"),
-        transform=resize,
-        native=NativeLimit(data.native.short_side, data.native.frames),
         seed=data.seed,
         shuffle=split != "val",
         workers=data.workers if workers is None else workers,
+        **what,
     )
 
 
-def resize_of(data: Data, model: ModelConfig) -> Resize:
-    """How clips are brought to whole patches of this model."""
-    return Resize(model.patch, data.resize.short_side, data.resize.frames)
+def resize_of(data: Data, model: ModelConfig, compression: Compression = PIXELS) -> Resize:
+    """How clips are brought to whole patches of this model, or of its VAE's latents."""
+    return Resize(model.patch, data.resize.short_side, data.resize.frames, compression)
 
 
 def endless(dataset: ShardDataset) -> Generator[Batch, None, None]:
@@ -134,13 +180,19 @@ def endless(dataset: ShardDataset) -> Generator[Batch, None, None]:
         yield from dataset
 
 
+Last = Callable[[int], tuple[Tensor, Tensor]]
+
+
 @dataclass
 class Clips:
     """One pack of S clips.
 
-    ids, captions: of each. latents: float32 (T, C, H, W), RGB in -1..1. times: float64 (T,),
-    seconds from its first frame. weight: float32 (S,), 0 only where a rank has no work and still
-    takes part. seconds: of video.
+    ids, captions: of each. latents: float32 (T, C, H, W), of a VAE, or RGB in -1..1. times: float64
+    (T,), seconds from its first frame. weight: float32 (S,), 0 only where a rank has no work and
+    still takes part. seconds: of video.
+    texts: rows (L, width) of each, of a frozen encoder; None where the model reads the captions.
+    last: of latents that are chained (see `Codes`): last(i) is the last frame of clip i encoded
+    alone, (1, C, H, W), and its time, float64 (1,).
     """
 
     ids: list[str]
@@ -149,32 +201,61 @@ class Clips:
     times: list[Tensor]
     weight: Tensor
     seconds: float
+    texts: list[Tensor] | None = None
+    last: Last | None = None
+
+
+def slots(batch: Batch) -> list[int]:
+    """Places of a batch that can be learnt from."""
+    return [i for i, weight in enumerate(batch.weight.tolist()) if weight > 0]
 
 
 def clips(batch: Batch, resize: Resize) -> Clips:
-    """The clips of a batch that can be learnt from; without one, its smallest, with weight 0."""
-    assert batch.times is not None
-    slots = [i for i, weight in enumerate(batch.weight.tolist()) if weight > 0]
-    real = bool(slots)
+    """The clips of a batch that can be learnt from, in pixels; without one, a blank one."""
+    real = slots(batch)
     if not real:
-        slots = [min(range(len(batch)), key=lambda i: batch.video[i].numel())]
-    latents, times, seconds = [], [], 0.0
-    for i in slots:
-        video = batch.video[i]
-        latents.append(video.float() / 127.5 - 1)
-        if real:
-            own = batch.times[i][resize.chosen(len(batch.times[i]))]
-            at = torch.from_numpy(own - own[0])
-        else:
-            at = torch.zeros(len(video), dtype=torch.float64)
-        times.append(at)
-        if len(at) > 1:
-            seconds += float(at[-1] - at[0]) * len(at) / (len(at) - 1)
+        return blank(resize.patch)
+    assert batch.times is not None
+    latents, times = [], []
+    for i in real:
+        latents.append(batch.video[i].float() / 127.5 - 1)
+        own = batch.times[i][resize.chosen(len(batch.times[i]))]
+        times.append(torch.from_numpy(own - own[0]))
     return Clips(
-        [batch.sample_ids[i] for i in slots],
-        [batch.captions[i] for i in slots],
+        [batch.sample_ids[i] for i in real],
+        [batch.captions[i] for i in real],
         latents,
         times,
-        torch.full((len(slots),), float(real)),
-        seconds if real else 0.0,
+        torch.ones(len(real)),
+        sum(seconds_of(own) for own in times),
     )
+
+
+def blank(patch: Patch, channels: int = 3, text_width: int | None = None) -> Clips:
+    """A clip of one token and one row of text, of weight 0: for a rank without work."""
+    frames, height, width = patch
+    return Clips(
+        [""],
+        [""],
+        [torch.zeros(frames, channels, height, width)],
+        [torch.zeros(frames, dtype=torch.float64)],
+        torch.zeros(1),
+        0.0,
+        None if text_width is None else [torch.zeros(1, text_width)],
+    )
+
+
+def rate_of(times: Tensor, along: int = 1) -> float:
+    """Frames of video a second, of the times (T,) of latent frames of `along` frames each but the
+    first; 1 of a picture, or where there are no times."""
+    if len(times) < 2 or times[-1] <= times[0]:
+        return 1.0
+    # The last latent frame stands in the middle of its frames.
+    steps = along * (len(times) - 1) - (along - 1) / 2
+    return float(steps / (times[-1] - times[0]))
+
+
+def seconds_of(times: Tensor, along: int = 1) -> float:
+    """Seconds of video in such latent frames; 0 of a picture."""
+    frames = 1 + along * (len(times) - 1)
+    return frames / rate_of(times, along) if frames > 1 else 0.0

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from vidcurate.errors import DivergedError, UserError
 from vidcurate.train import checkpoint as saved
 from vidcurate.train.config import Optimizer, TrainConfig
-from vidcurate.train.data import clips, dataset, endless, resize_of
+from vidcurate.train.data import clips, dataset, endless, rate_of, resize_of
 from vidcurate.train.metrics import Journal, Meter, Stopwatch, peak_tflops
 from vidcurate.train.model.flops import TRAINING, flops
 from vidcurate.train.network import (
@@ -36,7 +36,7 @@ from vidcurate.train.network import (
 from vidcurate.train.objective import by_quartile, errors
 from vidcurate.train.parallel import Place, inner, placed, spread, synced, whole
 from vidcurate.train.picture import draw_losses
-from vidcurate.train.validation import Validator, WriteVideo, rate_of
+from vidcurate.train.validation import Validator, WriteVideo
 
 _log = logging.getLogger("vidcurate.train")
 

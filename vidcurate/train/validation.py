@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vidcurate.train.config import TrainConfig
-from vidcurate.train.data import Clips, clips, dataset, resize_of
+from vidcurate.train.data import Clips, clips, dataset, rate_of, resize_of
 from vidcurate.train.network import Average, Network, objective_of, pack_of
 from vidcurate.train.objective import errors
 from vidcurate.train.parallel import Place, gathered, inner
@@ -130,10 +130,3 @@ class Validator:
                     folder.mkdir(parents=True, exist_ok=True)
                     path = folder / f"{which}-{sample[:12]}.mp4"
                     self._write(path, to_pixels(latent).numpy(), rate_of(times))
-
-
-def rate_of(times: Tensor) -> float:
-    """Frames a second of times (T,); 1 of a picture, or where there are no times."""
-    if len(times) < 2 or times[-1] <= times[0]:
-        return 1.0
-    return float((len(times) - 1) / (times[-1] - times[0]))

@@ -30,6 +30,8 @@ class Sample:
     audio: float32 (samples,), mono, of the time of those frames; None where it was not asked for or
         the clip has none.
     caption: rendered by the caption template; "" without one. row: its index row.
+    seed: 64 bits of all that is random about it: a function of the data set's seed, the epoch and
+        its id, for what a training loop draws itself.
     """
 
     members: Mapping[str, bytes]
@@ -38,6 +40,7 @@ class Sample:
     video: Any = None
     times: npt.NDArray[np.float64] | None = None
     audio: npt.NDArray[np.float32] | None = None
+    seed: int = 0
 
 
 @dataclass

@@ -244,10 +244,10 @@ def _sample(
         for name, content in data.items():
             _check(row, name, content)
     kept = {row["video"] if name == VIDEO else name for name in spec.members}
-    sample = Sample({name: data[name] for name in data if name in kept}, row)
+    seed = sample_seed(spec.seed, epoch, row["sample_id"])
+    sample = Sample({name: data[name] for name in data if name in kept}, row, seed=seed)
     if spec.captions is None and spec.decode is None:
         return sample
-    seed = sample_seed(spec.seed, epoch, row["sample_id"])
     rng = np.random.default_rng(seed)
     if spec.captions is not None:
         sample.caption = spec.captions.render(row["captions"], row["scores"], rng)
