@@ -191,22 +191,110 @@ def write_text_llm(folder: Path) -> Path:
     return folder
 
 
-def write_text_encoder(folder: Path) -> Path:
-    """A T5 encoder with its tokenizer (sentence pieces, `</s>` at the end)."""
+def write_text_encoder(folder: Path, family: str = "t5", in_pieces: bool = False) -> Path:
+    """The encoder of a T5 or UMT5, with its tokenizer (sentence pieces, `</s>` at the end).
+
+    in_pieces: the weights as several files with an index, as large ones come.
+    """
     import torch
 
     from vidcurate.models import prepare_torchvision
 
     prepare_torchvision()  # the model's file imports it
-    from transformers import T5Config, T5EncoderModel
+    from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(0)
     tokenizer = _t5_tokenizer()
     tokenizer.save_pretrained(folder)
-    config = T5Config(
+    kinds = {"t5": (T5Config, T5EncoderModel), "umt5": (UMT5Config, UMT5EncoderModel)}
+    make_config, make_model = kinds[family]
+    config = make_config(
         vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2
     )
-    T5EncoderModel(config).eval().save_pretrained(folder)
+    model = make_model(config).eval()
+    model.save_pretrained(folder, **({"max_shard_size": 20_000} if in_pieces else {}))
+    return folder
+
+
+def write_clip_text(folder: Path, whole: bool = False) -> Path:
+    """CLIP's text tower with its tokenizer (77 tokens at most); `whole`: with the image tower."""
+    import torch
+
+    from vidcurate.models import prepare_torchvision
+
+    prepare_torchvision()  # the model's file imports it
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
+
+    torch.manual_seed(0)
+    tokenizer = _clip_tokenizer()
+    tokenizer.save_pretrained(folder)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_factor=5.0,  # random weights: wide enough that the words matter
+    )
+    if not whole:
+        CLIPTextModel(text).eval().save_pretrained(folder)
+        return folder
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=16,
+        image_size=32,
+        patch_size=16,
+    )
+    config = CLIPConfig(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16
+    )
+    CLIPModel(config).eval().save_pretrained(folder)
+    return folder
+
+
+def write_vae(folder: Path, kind: str = "AutoencoderKLWan", patch_size: int | None = None) -> Path:
+    """A VAE of diffusers: AutoencoderKLWan, AutoencoderKL or AutoencoderTiny.
+
+    Wan: 4 frames and 8 x 8 pixels to one latent of 16 channels, as of Wan 2.1; with `patch_size` 2
+    it has 16 x 16 pixels and residual sampling, as of Wan 2.2. The others: a frame and 8 x 8
+    pixels to one latent of 4 channels.
+    """
+    import torch
+
+    from vidcurate.models import prepare_torchvision
+
+    prepare_torchvision()  # diffusers may import it
+    import diffusers
+
+    torch.manual_seed(0)
+    more: dict[str, Any] = {}
+    if patch_size is not None:
+        pixels = 3 * patch_size**2
+        more = {"patch_size": patch_size, "in_channels": pixels, "out_channels": pixels}
+        more |= {"is_residual": True, "scale_factor_spatial": 8 * patch_size}
+    settings: dict[str, dict[str, Any]] = {
+        "AutoencoderKLWan": {"base_dim": 8, "num_res_blocks": 1, **more},
+        "AutoencoderKL": {
+            "block_out_channels": (8, 8, 16, 16),
+            "down_block_types": ("DownEncoderBlock2D",) * 4,
+            "up_block_types": ("UpDecoderBlock2D",) * 4,
+            "norm_num_groups": 4,
+            "scaling_factor": 0.5,
+            "shift_factor": 0.1,
+        },
+        "AutoencoderTiny": {
+            "encoder_block_out_channels": (8,) * 4,
+            "decoder_block_out_channels": (8,) * 4,
+        },
+    }
+    getattr(diffusers, kind)(**settings[kind]).eval().save_pretrained(folder)
     return folder
 
 
@@ -372,6 +460,33 @@ def _t5_tokenizer() -> Any:
     pieces = json.loads(trained.to_str())["model"]["vocab"]
     tokenizer = T5Tokenizer(vocab=[tuple(piece) for piece in pieces], extra_ids=0)
     tokenizer.model_max_length = 512
+    return tokenizer
+
+
+def _clip_tokenizer() -> Any:
+    """CLIP's tokenizer (byte pairs of words, in lower case) over our own sentences."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.trainers import BpeTrainer
+    from transformers import CLIPTokenizer
+
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    trained = Tokenizer(BPE(unk_token=end, end_of_word_suffix="</w>"))
+    trained.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    trainer = BpeTrainer(
+        vocab_size=600,
+        initial_alphabet=ByteLevel.alphabet(),
+        special_tokens=[begin, end],
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    trained.train_from_iterator([text.lower() for text in _TEXT], trainer)
+    model = json.loads(trained.to_str())["model"]
+    tokenizer = CLIPTokenizer(
+        vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]]
+    )
+    tokenizer.model_max_length = 77
     return tokenizer
 
 

@@ -41,11 +41,29 @@ if TYPE_CHECKING:
     from vidcurate.models.local_chat import load_text_llm as load_text_llm
     from vidcurate.models.local_chat import load_video_llm as load_video_llm
     from vidcurate.models.reference import ModelRef as ModelRef
+    from vidcurate.models.text_encoder import TextConfig as TextConfig
+    from vidcurate.models.text_encoder import TextTower as TextTower
+    from vidcurate.models.text_encoder import load_text_encoder as load_text_encoder
+    from vidcurate.models.text_encoder import text_encoder_config as text_encoder_config
     from vidcurate.models.torchvision_ops import prepare as prepare_torchvision
+    from vidcurate.models.vae import Vae as Vae
+    from vidcurate.models.vae import VaeConfig as VaeConfig
+    from vidcurate.models.vae import latent_times as latent_times
+    from vidcurate.models.vae import load_vae as load_vae
+    from vidcurate.models.vae import vae_config as vae_config
     from vidcurate.models.vllm_engine import load_vllm as load_vllm
     from vidcurate.models.weights import load_state as load_state
 
 _HOME = {
+    "TextConfig": ("text_encoder", "TextConfig"),
+    "TextTower": ("text_encoder", "TextTower"),
+    "load_text_encoder": ("text_encoder", "load_text_encoder"),
+    "text_encoder_config": ("text_encoder", "text_encoder_config"),
+    "Vae": ("vae", "Vae"),
+    "VaeConfig": ("vae", "VaeConfig"),
+    "latent_times": ("vae", "latent_times"),
+    "load_vae": ("vae", "load_vae"),
+    "vae_config": ("vae", "vae_config"),
     "ClipTowers": ("clip_towers", "ClipTowers"),
     "ImageClassifier": ("image_classifier", "ImageClassifier"),
     "classifier_reference": ("image_classifier", "classifier_reference"),
@@ -88,6 +106,10 @@ __all__ = [
     "Decoding",
     "ImageClassifier",
     "ModelRef",
+    "TextConfig",
+    "TextTower",
+    "Vae",
+    "VaeConfig",
     "Video",
     "check_vllm_options",
     "classifier_reference",
@@ -98,19 +120,24 @@ __all__ = [
     "is_cached",
     "is_openai_l14",
     "is_out_of_memory",
+    "latent_times",
     "licence",
     "load_classifier",
     "load_clip",
     "load_head",
     "load_state",
+    "load_text_encoder",
     "load_text_llm",
+    "load_vae",
     "load_video_llm",
     "load_vllm",
     "prepare_torchvision",
     "read_prompt",
     "resolve",
+    "text_encoder_config",
     "torch_device",
     "torch_dtype",
+    "vae_config",
 ]
 
 
