@@ -1,0 +1,1 @@
+"""How good a trained model is: generated clips against those of the split val."""
