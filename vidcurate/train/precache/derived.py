@@ -51,9 +51,10 @@ class _Part(BaseModel):
 
 
 class Parent(_Part):
-    """digest: of the index of the set that was encoded."""
+    """The set that was encoded. digest: of its index. columns: of its captions and scores."""
 
     digest: str
+    columns: str
 
 
 class VaePart(_Part):
@@ -70,10 +71,11 @@ PIXELS = VaePart(name=None, channels=3, compression=(1, 1, 1), causal=False)
 
 
 class TextPart(_Part):
-    """The text encoder. width: of a row."""
+    """The text encoder. width: of a row. empty: sha256 of empty.safetensors."""
 
     name: str
     width: PositiveInt
+    empty: str
 
 
 class Derived(_Part):
@@ -135,13 +137,13 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     if encode.vae is not None:
         from vidcurate.models.vae import vae_config
 
-        settings["vae"] = vae_config(*split_revision(encode.vae)).facts
+        settings["vae"] = vae_config(encode.vae).facts
     if encode.text is not None:
         from vidcurate.models.text_encoder import text_encoder_config
 
         captions = data.rendered(drop=False)
         settings |= {
-            "text": text_encoder_config(*split_revision(encode.text)).facts,
+            "text": text_encoder_config(encode.text).facts,
             "max_text_tokens": encode.max_text_tokens,
             "variants": encode.variants,
             "captions": {
@@ -153,28 +155,24 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     return _plain(settings)
 
 
-def split_revision(name: str) -> tuple[str, str | None]:
-    """A model's name and revision of `name@revision`; a local path that is there has none."""
-    if Path(name).expanduser().exists():
-        return name, None
-    model, _, revision = name.rpartition("@")
-    return (model, revision) if model else (name, None)
-
-
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """16 hex digits of settings. Where a model lies does not count where its digest is known."""
     own = dict(settings)
     for kind in ("vae", "text"):
         facts = own.get(kind)
-        if isinstance(facts, Mapping) and str(facts.get("revision", "")).startswith("sha256:"):
-            own[kind] = {k: v for k, v in facts.items() if k not in ("name", "key")}
+        if facts is not None:
+            local = str(facts.get("revision", "")).startswith("sha256:")
+            own[kind] = {
+                k: v for k, v in facts.items() if k != "key" and not (local and k == "name")
+            }
     text = json.dumps(_plain(own), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _plain(values: Any) -> Any:
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON gives it back, so that what is read compares equal to what is made."""
-    return json.loads(json.dumps(values))
+    found: dict[str, Any] = json.loads(json.dumps(values))
+    return found
 
 
 # ---------------------------------------------------------------------- the set
@@ -246,11 +244,20 @@ def empty_text(root: str | Path) -> Tensor:
 
     Raises:
         StoreError: it cannot be read. DamagedSampleError: it is not what precache wrote.
+        RunDirectoryError: as of `about`.
     """
-    found = _tensors(Store(root).read_all(EMPTY_FILE), f"{root}/{EMPTY_FILE}")
-    rows = found.get("text")
-    if rows is None or rows.ndim != 2 or not len(rows):
-        raise DamagedSampleError(f"{root}/{EMPTY_FILE} has no rows of text: run precache again")
+    said = about(root)
+    assert said is not None
+    assert said.text is not None
+    store = Store(root)
+    where = store.shown(EMPTY_FILE)
+    data = store.read_all(EMPTY_FILE)
+    if hashlib.sha256(data).hexdigest() != said.text.empty:
+        raise DamagedSampleError(
+            f"{where} is not what was written (sha256 differs): remove it and run "
+            "`vidcurate precache` again"
+        )
+    rows: Tensor = _tensors(data, where)["text"]
     return rows
 
 
@@ -309,7 +316,7 @@ def _fits(
         return False
     if last is None or last_time is None:
         return True
-    return last.shape == (1, *latent.shape[1:]) and last_time.shape == (1,)
+    return bool(last.shape == (1, *latent.shape[1:]) and last_time.shape == (1,))
 
 
 def write_empty(rows: Tensor, dtype: str) -> bytes:
@@ -336,7 +343,7 @@ def _times(values: Tensor) -> Tensor:
 def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
     from safetensors.torch import save
 
-    data: bytes = save(dict(sorted(tensors.items())))
+    data: bytes = save(dict(tensors))
     return data
 
 
