@@ -1,0 +1,116 @@
+"""Clips of a checkpoint: the one place where evaluation asks the trained model for something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from vidcurate.errors import DataError, RunDirectoryError, UserError
+from vidcurate.models import torch_device
+from vidcurate.train.config import Data, Size
+from vidcurate.train.data import Resize
+from vidcurate.train.evaluation.clips import Video
+from vidcurate.train.model.flops import Compression
+from vidcurate.train.precache.derived import about
+from vidcurate.train.sampling import starts
+from vidcurate.train.sampling.generate import load_network
+from vidcurate.train.sampling.sampler import Sampler, to_pixels
+
+Mode = Literal["text_to_video", "image_to_video"]
+
+
+class Trained:
+    """A checkpoint, or the latest of a training's output.
+
+    Attributes:
+        said: what the checkpoint says of itself (train.json). data: the data section that it was
+            trained with. vae: name of its VAE; None: it makes pixels. resize: to its sizes.
+
+    Raises:
+        RunDirectoryError: there is no checkpoint, or it does not say what it was trained on.
+    """
+
+    def __init__(self, path: Path, *, averaged: bool) -> None:
+        self._network, self.said = load_network(path, averaged=averaged)
+        if "trained_on" not in self.said:
+            raise RunDirectoryError(
+                f"{path} does not say what it was trained on: it is of an earlier version; train "
+                "it a step further, which saves it anew"
+            )
+        self.data = _of_pixels(Data.model_validate(self.said["trained_on"]))
+        encode: dict[str, Any] = self.said.get("encode") or {}
+        self.vae: str | None = encode.get("vae")
+        along, down, across = encode.get("compression") or (1, 1, 1)
+        self._compression: Compression = (along, down, across)
+        self._patch = self._network.dit.config.patch
+        size = self.data.resize
+        self.resize = Resize(self._patch, size.short_side, size.frames, self._compression)
+
+    def generate(
+        self, videos: Sequence[Video], seeds: Sequence[int], *, mode: Mode, **how: Any
+    ) -> list[Video]:
+        """One clip for each real one, of its prompt, size, length and rate, all in one pack.
+
+        Args:
+            mode: image_to_video begins with the real clip's first frame. how: steps and guidance of
+                `Sampler`.
+
+        Raises:
+            UserError: clips that the model cannot make.
+        """
+        network = self._network.to(torch_device())
+        sampler = Sampler(network.dit, network.text, self._patch, **how)
+        try:
+            made = sampler(
+                [_start(video, mode) for video in videos], [v.caption for v in videos], seeds
+            )
+        except DataError as error:
+            raise UserError(str(error)) from error
+        return [
+            Video(video.name, to_pixels(clip).numpy(), video.fps, video.caption)
+            for video, clip in zip(videos, made, strict=True)
+        ]
+
+    def packs(self, videos: Iterable[Video], most: int) -> Iterator[list[Video]]:
+        """Videos in order, so many at a time as the training's budget of tokens holds, `most`."""
+        waiting: list[Video] = []
+        tokens = 0
+        for video in videos:
+            own = self._tokens(video)
+            if waiting and (tokens + own > self.data.budget or len(waiting) == most):
+                yield waiting
+                waiting, tokens = [], 0
+            waiting.append(video)
+            tokens += own
+        if waiting:
+            yield waiting
+
+    def _tokens(self, video: Video) -> int:
+        frames, height, width, _ = video.frames.shape
+        along, down, across = self._compression
+        pt, ph, pw = self._patch
+        rows = (1 + (frames - 1) // along) // pt
+        return int(rows * (height // down // ph) * (width // across // pw))
+
+
+def _start(video: Video, mode: Mode) -> starts.Start:
+    frames, height, width, _ = video.frames.shape
+    if mode == "image_to_video" and frames > 1:
+        picture = torch.from_numpy(video.frames[0]).permute(2, 0, 1).float() / 127.5 - 1
+        return starts.image_to_video(picture, frames, video.fps)
+    return starts.text_to_video((frames, 3, height, width), video.fps)
+
+
+def _of_pixels(data: Data) -> Data:
+    """The section with the sizes that a precached set, where it names one, was made in."""
+    made = about(data.shards) if isinstance(data.shards, str) else None
+    if made is None:
+        return data
+    sizes = {
+        name: Size(**{k: made.settings[name][k] for k in ("short_side", "frames")})
+        for name in ("resize", "native")
+    }
+    return data.model_copy(update=sizes)
