@@ -33,6 +33,33 @@ class GeneratedTable:
         return Shapes(frames, height, width, frames / 24, self.code[rows], self.names)
 
 
+def native_sizes(count: int) -> Shapes:
+    """Images, and clips of 5 to 121 frames at three resolutions and four aspects."""
+    rng = np.random.default_rng(0)
+    short = rng.choice([256, 480, 720], count, p=[0.5, 0.35, 0.15])
+    wide = rng.choice([16 / 9, 4 / 3, 1, 9 / 16], count, p=[0.7, 0.1, 0.1, 0.1])
+    width = (short * np.maximum(wide, 1)).astype(np.int32) // 16 * 16
+    height = (short * np.maximum(1 / wide, 1)).astype(np.int32) // 16 * 16
+    frames = np.where(rng.random(count) < 0.3, 1, rng.integers(1, 31, count) * 4 + 1)
+    frames = np.where(short == 720, np.minimum(frames, 33), frames).astype(np.int32)
+    return Shapes(frames, height, width, frames / 24, np.zeros(count, np.int16), ("native",))
+
+
+class Sizes:
+    """A table of given shapes."""
+
+    digest = "sizes"
+
+    def __init__(self, shapes: Shapes) -> None:
+        self.all = shapes
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def shapes(self, rows: Any) -> Shapes:
+        return self.all.take(rows)
+
+
 BUCKETS = {
     "256x256x1": (1, 256, 256),
     "448x256x17": (17, 256, 448),

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.shards.reader.generated import BUCKETS, GeneratedTable, flat, steps, tokens
+from tests.shards.reader.generated import (
+    BUCKETS,
+    GeneratedTable,
+    Sizes,
+    flat,
+    native_sizes,
+    steps,
+    tokens,
+)
 from vidcurate.errors import UserError
 from vidcurate.shards.reader.cursor import Cursor, Step
 from vidcurate.shards.reader.order import Order
@@ -204,33 +212,6 @@ def test_a_data_set_without_a_batch_is_refused() -> None:
 # ---------------------------------------------------------------------------- cost
 
 
-def sizes(count: int) -> Shapes:
-    """Images, and clips of 5 to 121 frames at three resolutions and four aspects."""
-    rng = np.random.default_rng(0)
-    short = rng.choice([256, 480, 720], count, p=[0.5, 0.35, 0.15])
-    wide = rng.choice([16 / 9, 4 / 3, 1, 9 / 16], count, p=[0.7, 0.1, 0.1, 0.1])
-    width = (short * np.maximum(wide, 1)).astype(np.int32) // 16 * 16
-    height = (short * np.maximum(1 / wide, 1)).astype(np.int32) // 16 * 16
-    frames = np.where(rng.random(count) < 0.3, 1, rng.integers(1, 31, count) * 4 + 1)
-    frames = np.where(short == 720, np.minimum(frames, 33), frames).astype(np.int32)
-    return Shapes(frames, height, width, frames / 24, np.zeros(count, np.int16), ("native",))
-
-
-class Sizes:
-    """A table of given shapes."""
-
-    digest = "sizes"
-
-    def __init__(self, shapes: Shapes) -> None:
-        self.all = shapes
-
-    def __len__(self) -> int:
-        return len(self.all)
-
-    def shapes(self, rows: Any) -> Shapes:
-        return self.all.take(rows)
-
-
 def attention_cost(shapes: Shapes) -> Any:
     """Of a transformer of width 1,152: linear layers, and attention, which is quadratic."""
     return tokens(shapes) * (1 + tokens(shapes) / 6912)
@@ -239,7 +220,7 @@ def attention_cost(shapes: Shapes) -> Any:
 @pytest.mark.parametrize("budget", [50_000, 65_536, 131_072])
 def test_packs_have_little_padding_and_ranks_equal_cost(budget: int) -> None:
     """20,000 clips at 8 ranks: padding under 1 %, mean/max cost of a step's ranks at least 95 %."""
-    shapes = sizes(20_000)
+    shapes = native_sizes(20_000)
     order = Order(Sizes(shapes), TokenPacks(budget, tokens, attention_cost))
     walked = list(steps(cursor_of(8, order, epochs=1)))
     each = tokens(shapes)
