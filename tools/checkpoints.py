@@ -178,6 +178,71 @@ def write_image_classifier(folder: Path, labels: Sequence[str] = ("normal", "nsf
     return folder
 
 
+def write_videomae(folder: Path, pretrained: bool = False) -> Path:
+    """A VideoMAE (4 frames of 32x32 pixels) that classifies clips, or as pre-training left it."""
+    import torch
+
+    from vidcurate.models import prepare_torchvision
+
+    prepare_torchvision()  # the processor imports it
+    from transformers import (
+        VideoMAEConfig,
+        VideoMAEForPreTraining,
+        VideoMAEForVideoClassification,
+        VideoMAEImageProcessor,
+    )
+
+    torch.manual_seed(0)
+    config = VideoMAEConfig(
+        image_size=32,
+        patch_size=8,
+        num_frames=4,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        decoder_hidden_size=16,
+        decoder_intermediate_size=16,
+        decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2,
+        initializer_range=_SPREAD,
+        use_mean_pooling=not pretrained,
+        num_labels=5,
+    )
+    kind = VideoMAEForPreTraining if pretrained else VideoMAEForVideoClassification
+    kind(config).eval().save_pretrained(folder)
+    VideoMAEImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    return folder
+
+
+def write_dinov2(folder: Path) -> Path:
+    """A DINOv2 (28x28 pixels, cut from 32), which has no labels."""
+    import torch
+
+    from vidcurate.models import prepare_torchvision
+
+    prepare_torchvision()  # the processor imports it
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        image_size=28,
+        patch_size=14,
+        hidden_size=32,
+        mlp_ratio=2,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=_SPREAD,
+    )
+    Dinov2Model(config).eval().save_pretrained(folder)
+    BitImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28}
+    ).save_pretrained(folder)
+    return folder
+
+
 def write_text_llm(folder: Path) -> Path:
     """A Qwen2 language model with its tokenizer and chat template."""
     import torch
