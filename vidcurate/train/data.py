@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,37 +21,12 @@ from vidcurate.shards import (
     ShardDataset,
     TokenPacks,
 )
+from vidcurate.shards.tar_samples import DERIVED_SUFFIX
+from vidcurate.train.codes import NO_CODES, PIXELS, Codes
 from vidcurate.train.config import Data
 from vidcurate.train.model.config import ModelConfig
 from vidcurate.train.model.flops import Compression, cost, tokens
 from vidcurate.train.model.layout import Patch
-
-PIXELS: Compression = (1, 1, 1)
-"""The compression of no VAE."""
-
-
-@dataclass(frozen=True)
-class Codes:
-    """What the model sees in place of pixels and bytes: facts alone, no weights.
-
-    channels: of a latent. compression: frames, rows and columns of the video to one of the latent.
-    causal: a latent frame depends on those before it. text_width: of the rows of a text encoder;
-    None: the model reads bytes. sets: precached sets to weights, which are read in place of
-    data.shards; None: pixels are read, and encoded where there is a VAE. facts: plain values of
-    the VAE ("vae") and the text encoder ("text"), by which checkpoints are compared.
-    """
-
-    channels: int = 3
-    compression: Compression = PIXELS
-    causal: bool = False
-    text_width: int | None = None
-    sets: Mapping[str, float] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def chained(self) -> bool:
-        """True where the code of a frame in the middle depends on frames before it."""
-        return self.causal and self.compression[0] > 1
 
 
 @dataclass(frozen=True)
@@ -122,7 +97,7 @@ class Resize:
 def dataset(
     data: Data,
     model: ModelConfig,
-    codes: Codes = Codes(),
+    codes: Codes = NO_CODES,
     *,
     split: Literal["train", "val", "all"],
     workers: int | None = None,
@@ -155,7 +130,7 @@ def dataset(
         "native": NativeLimit(data.native.short_side, data.native.frames),
     }
     if cached:
-        what = {"decode": None, "members": ["safetensors"]}
+        what = {"decode": None, "members": [DERIVED_SUFFIX]}
     return ShardDataset(
         data.shards if codes.sets is None else codes.sets,
         batch=plan,

@@ -20,8 +20,10 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from vidcurate.errors import DivergedError, UserError
 from vidcurate.train import checkpoint as saved
+from vidcurate.train.codes import Codes, codes_of
 from vidcurate.train.config import Optimizer, TrainConfig
-from vidcurate.train.data import clips, dataset, endless, rate_of, resize_of
+from vidcurate.train.data import dataset, endless, rate_of
+from vidcurate.train.encoders import Encoders
 from vidcurate.train.metrics import Journal, Meter, Stopwatch, peak_tflops
 from vidcurate.train.model.flops import TRAINING, flops
 from vidcurate.train.network import (
@@ -36,6 +38,7 @@ from vidcurate.train.network import (
 from vidcurate.train.objective import by_quartile, errors
 from vidcurate.train.parallel import Place, inner, placed, spread, synced, whole
 from vidcurate.train.picture import draw_losses
+from vidcurate.train.tau import causal_weights
 from vidcurate.train.validation import Validator, WriteVideo
 
 _log = logging.getLogger("vidcurate.train")
@@ -97,19 +100,28 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
 ) -> Summary:
     output, began = Path(config.output), time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
+    codes, line = place.objects(codes_of(config))[0]  # the same on all ranks, whatever appears
+    if place.first:
+        _say(config, codes, line)
+    videos = config.validate_.every is not None and config.validate_.videos > 0
+    encoders = Encoders(config, codes, place.device, decodes=videos and write is not None)
     torch.manual_seed(config.data.seed)  # the same weights on all ranks
-    network = Network(config.model, recompute=config.optimizer.recompute).to(place.device)
+    network = Network(
+        config.model,
+        rows=codes.text_width is not None,
+        recompute=config.optimizer.recompute,
+    ).to(place.device)
     bf16 = config.precision == "bf16"
     model = spread(network, network.dit.blocks, place, config.parallel, bf16=bf16)
     optimizer = optimizer_of(model, config)
     average = Average(model, config.ema) if config.ema is not None else None
-    data = dataset(config.data, config.model, split=config.data.split)
+    data = dataset(config.data, config.model, codes, split=config.data.split)
     saver = saved.Saver(output / "checkpoints", config.checkpoint.keep, place)
-    step, epoch = _resume(config, saver.folder, model, optimizer, average, data, place)
+    step, epoch = _resume(config, codes, saver.folder, model, optimizer, average, data, place)
     journal = Journal(output, step, show) if place.first else None
     validator = None
     if config.validate_.every is not None:
-        validator = Validator(config, place, write)
+        validator = Validator(config, encoders, place, write)
     peak = config.log.peak_tflops or peak_tflops(place.device, config.precision)
     meter = Meter(
         place,
@@ -117,11 +129,13 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
         peak=peak and peak * 1e12,
     )
     watch = Stopwatch(place.device)
-    objective, resize = objective_of(config), resize_of(config.data, config.model)
+    objective = objective_of(config, chained=codes.chained)
     autocast = torch.autocast(place.device.type, torch.bfloat16) if bf16 else nullcontext()
     weights = [w for w in inner(model).parameters() if w.requires_grad]
     batches = endless(data)
     loss, not_finite, stop, state = None, 0, False, data.state_dict()
+    drop = config.data.split != "val"
+    like: dict[str, Any] | None = None
     try:
         while step < config.steps and not stop:
             packs: list[Pack] = []
@@ -135,7 +149,7 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
                     uncaptioned=batch.uncaptioned,
                 )
                 pack = pack_of(
-                    clips(batch, resize),
+                    encoders(batch, drop=drop),
                     network,
                     objective,
                     place.device,
@@ -145,6 +159,7 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
                 packs.append(pack)
                 cost += batch.cost if pack.real else 0.0
                 state = batch.state
+                like = _like(pack, codes) if pack.real or like is None else like
             # Known before the forward pass, so that a token weighs the same in whatever pack.
             real = sum(pack.real for pack in packs)
             every = place.gathered([real, cost, watch.take(), float(bool(caught))])
@@ -189,9 +204,10 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
                     "epoch": epoch,
                     "data": state,
                     "model": _model_of(config),
+                    "encode": codes.described(),
                     "objective": config.objective.model_dump(),
                     "averaged": average is not None,
-                    "like": _like(packs[0]),
+                    "like": like,
                     "trained_on": config.data.model_dump(mode="json"),
                 }
                 saver.save(tensors_of(model, optimizer, average)[0], step, said)
@@ -258,6 +274,7 @@ def tensors_of(
 
 def _resume(
     config: TrainConfig,
+    codes: Codes,
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -276,6 +293,7 @@ def _resume(
             f"{found[-1]} is of another model: {'; '.join(other)}; set model as it was, or give "
             "another output"
         )
+    codes.compare(said["encode"], str(found[-1]))
     tensors, state = tensors_of(model, optimizer, average)
     saved.load(tensors, found[-1], place)
     set_state_dict(model, optimizer, model_state_dict=tensors["model"], optim_state_dict=state)
@@ -292,17 +310,36 @@ def _model_of(config: TrainConfig) -> dict[str, Any]:
     return model
 
 
+def _say(config: TrainConfig, codes: Codes, line: str) -> None:
+    """Whence samples come, and which masks they cannot be trained on."""
+    _log.info("%s", line)
+    weights = config.objective.modes
+    fits = causal_weights(weights, config.model.patch[0])
+    without = [kind for kind, weight in weights.items() if weight > 0 and not fits[kind]]
+    if codes.chained and config.objective.masked and without:
+        _log.info(
+            "no masks of %s: a kept frame in the middle of a causal VAE's latents tells of those "
+            "before it",
+            " and ".join(without),
+        )
+
+
 def _epoch(state: dict[str, Any]) -> int:
     """Of the data set that is least far, where several are mixed."""
     return min(int(source["epoch"]) for source in state["sources"])
 
 
-def _like(pack: Pack) -> dict[str, Any]:
-    """A clip of a pack, for what is sampled where nobody says how large."""
+def _like(pack: Pack, codes: Codes) -> dict[str, Any]:
+    """A clip of a pack, in frames and pixels, for what is sampled where nobody says how large."""
     at = max(range(len(pack.clips.ids)), key=lambda i: len(pack.clips.times[i]))
-    frames, _, height, width = pack.clips.latents[at].shape
-    rate = rate_of(pack.clips.times[at])
-    return {"frames": frames, "height": height, "width": width, "fps": rate}
+    latent, _, rows, columns = pack.clips.latents[at].shape
+    along, down, across = codes.compression
+    return {
+        "frames": 1 + (latent - 1) * along,
+        "height": rows * down,
+        "width": columns * across,
+        "fps": rate_of(pack.clips.times[at], along),
+    }
 
 
 def _count(meter: Meter, config: TrainConfig, pack: Pack) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,31 +18,33 @@ from vidcurate.train.config import TrainConfig
 from vidcurate.train.data import Clips
 from vidcurate.train.model.config import ModelConfig
 from vidcurate.train.model.dit import DiT
-from vidcurate.train.model.layout import Layout, patchify
-from vidcurate.train.objective import Noised, Objective, draw, noised
+from vidcurate.train.model.layout import Layout, offsets_of, patchify
+from vidcurate.train.objective import Draws, Noised, Objective, draw, noised
 from vidcurate.train.parallel import inner, local
+from vidcurate.train.tau import causal_weights, tail_alone
 from vidcurate.train.text import ByteText
 
 
 class Network(nn.Module):  # type: ignore[misc]
     """The DiT and what is learned of text, as one module: for DDP, FSDP2 and checkpoints.
 
+    rows: text comes as rows of a frozen encoder, and nothing of it is learned here: `text` is None.
     recompute: activations of each block are computed again in the backward pass.
     """
 
-    def __init__(self, config: ModelConfig, *, recompute: bool = False) -> None:
+    def __init__(self, config: ModelConfig, *, rows: bool = False, recompute: bool = False) -> None:
         super().__init__()
         self.dit = DiT(config)
-        self.text = ByteText(config.text_width)
+        self.text = None if rows else ByteText(config.text_width)
         if recompute:
             for block in self.dit.blocks:
                 block.forward = partial(recomputed, block.forward, use_reentrant=False)
 
-    def forward(
-        self, tokens: Tensor, level: Tensor, layout: Layout, ids: Tensor, places: Tensor
-    ) -> Tensor:
-        """The prediction (N, D): DiT's arguments, with `ByteText.tokenize`'s for the text."""
-        predicted: Tensor = self.dit(tokens, level, layout, self.text(ids, places))
+    def forward(self, tokens: Tensor, level: Tensor, layout: Layout, *text: Tensor) -> Tensor:
+        """The prediction (N, D): DiT's arguments, for the text the rows (L, text_width) of a frozen
+        encoder, or what `ByteText.tokenize` gives."""
+        rows = text[0] if self.text is None else self.text(*text)
+        predicted: Tensor = self.dit(tokens, level, layout, rows)
         return predicted
 
 
@@ -50,23 +52,20 @@ class Network(nn.Module):  # type: ignore[misc]
 class Pack:
     """One forward pass: what `Network` takes, and what its prediction is compared with.
 
-    clips: that it is made of. real: tokens that are learnt from, without asking the device.
-    texts: rows of text of each clip.
+    clips: that it is made of. text: what `Network` takes for it; texts: rows of each clip. real:
+    tokens that are learnt from, without asking the device.
     """
 
     clips: Clips
     layout: Layout
     noised: Noised
-    ids: Tensor
-    places: Tensor
+    text: tuple[Tensor, ...]
     texts: list[int]
     real: int
 
     def through(self, model: nn.Module) -> Tensor:
         """The prediction for the noised tokens."""
-        predicted: Tensor = model(
-            self.noised.inputs, self.noised.level, self.layout, self.ids, self.places
-        )
+        predicted: Tensor = model(self.noised.inputs, self.noised.level, self.layout, *self.text)
         return predicted
 
 
@@ -84,12 +83,22 @@ def pack_of(
 
     time: noise of this level in all; for validation.
     """
+    patch = network.dit.config.patch
     latents = [latent.to(device, non_blocking=True) for latent in clips.latents]
-    tokens, layout = patchify(latents, clips.times, network.dit.config.patch)
-    ids, places, offsets = network.text.tokenize(clips.captions)
+    tokens, layout = patchify(latents, clips.times, patch)
+    draws = draw(
+        tokens,
+        layout,
+        [_seed(seed, step, sample) for sample in clips.ids],
+        objective,
+        time=time,
+    )
+    if clips.last is not None:
+        draws, times, changed = _tails_alone(clips, draws, layout, latents)
+        if changed:
+            tokens, layout = patchify(latents, times, patch)
+    text, offsets = _text(clips, network.text)
     layout = layout.with_text(offsets)
-    seeds = [_seed(seed, step, sample) for sample in clips.ids]
-    draws = draw(tokens, layout, seeds, objective, time=time)
     real = 0
     taus = draws.tau.split([frames for frames, _, _ in layout.grids])
     for (_, rows, columns), tau, weight in zip(
@@ -100,11 +109,40 @@ def pack_of(
         clips,
         layout,
         noised(tokens, layout, draws, clips.weight, objective.name),
-        ids.to(device, non_blocking=True),
-        places.to(device, non_blocking=True),
+        tuple(part.to(device, non_blocking=True) for part in text),
         offsets.diff().tolist(),
         real,
     )
+
+
+def _tails_alone(
+    clips: Clips, draws: Draws, layout: Layout, latents: list[Tensor]
+) -> tuple[Draws, list[Tensor], bool]:
+    """Draws that keep no frame which tells of generated ones (see `tail_alone`), times of the
+    latents, and whether one of `latents`, in place, now has its last frame encoded alone."""
+    assert clips.last is not None
+    taus, times, changed = [], list(clips.times), False
+    frames = [grid[0] for grid in layout.grids]
+    for i, tau in enumerate(draws.tau.split(frames)):
+        own, alone = tail_alone(tau)
+        taus.append(own)
+        if alone:
+            assert len(own) == len(times[i]), "a frame alone is no patch of several"
+            last, at = clips.last(i)
+            latents[i] = torch.cat([latents[i][:-1], last.to(latents[i])])
+            times[i] = torch.cat([times[i][:-1], at])
+            changed = True
+    return replace(draws, tau=torch.cat(taus)), times, changed
+
+
+def _text(clips: Clips, learned: ByteText | None) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What `Network` takes for the text, on any device, and its offsets int32 (S + 1,)."""
+    if learned is not None:
+        ids, places, offsets = learned.tokenize(clips.captions)
+        return (ids, places), offsets
+    assert clips.texts is not None, "a network that takes rows is given some"
+    lengths = torch.tensor([len(rows) for rows in clips.texts])
+    return (torch.cat(clips.texts),), offsets_of(lengths)
 
 
 def _seed(seed: int, step: int, sample: str) -> int:
@@ -112,9 +150,16 @@ def _seed(seed: int, step: int, sample: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-def objective_of(config: TrainConfig) -> Objective:
-    """The recipe's objective."""
-    return Objective(**config.objective.model_dump())
+def objective_of(config: TrainConfig, *, chained: bool = False) -> Objective:
+    """The recipe's objective, without the kinds of masks that its latents cannot be trained on.
+
+    chained: see `Codes`.
+    """
+    objective = Objective(**config.objective.model_dump())
+    if chained:
+        modes = causal_weights(objective.modes, config.model.patch[0])
+        objective = replace(objective, modes=modes)
+    return objective
 
 
 # -------------------------------------------------------------------- optimiser, average

@@ -98,6 +98,38 @@ def draw_tau(
     return tau
 
 
+def causal_weights(weights: Mapping[Kind, float], rows: int) -> dict[Kind, float]:
+    """Weights of the kinds that can be trained on latents of a causal VAE that takes time.
+
+    There the code of a frame depends on the frames before it. Frames that are kept in the middle
+    ("interpolate", "random") would tell of those that are to be generated, so they get no weight.
+    One that is kept at the end can be encoded alone (`tail_alone`); with a patch of more than one
+    latent frame it cannot, and "backward" and "join" get no weight either.
+
+    Args:
+        rows: latent frames in a patch.
+    """
+    none: set[Kind] = {"interpolate", "random"}
+    if rows > 1:
+        none |= {"backward", "join"}
+    return {kind: 0.0 if kind in none else weight for kind, weight in weights.items()}
+
+
+def tail_alone(tau: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Tau (frames,) as latents of a causal VAE allow it, and whether its last frame stands alone.
+
+    Of frames that are kept after one that is generated only the last stays, and its code must be
+    that of the last frame of the video encoded alone; the others of the tail are generated.
+    """
+    made = tau > 0
+    alone = bool(made.any()) and not bool(made[-1])
+    if alone:
+        after = made.cumsum(0) > 0
+        after[-1] = False
+        tau = tau.masked_fill(after & ~made, 1.0)
+    return tau, alone
+
+
 def tau_for(
     kind: Kind | Literal["text_to_video"],
     frames: int,

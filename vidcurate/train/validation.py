@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from vidcurate.train.config import TrainConfig
-from vidcurate.train.data import Clips, clips, dataset, rate_of, resize_of
+from vidcurate.train.data import Clips, dataset, rate_of
+from vidcurate.train.encoders import Encoders, KnownText
 from vidcurate.train.network import Average, Network, objective_of, pack_of
 from vidcurate.train.objective import errors
 from vidcurate.train.parallel import Place, gathered, inner
@@ -34,14 +35,15 @@ class Validator:
         UserError: the split is empty, or does not fit, as in training.
     """
 
-    def __init__(self, config: TrainConfig, place: Place, write: WriteVideo | None) -> None:
+    def __init__(
+        self, config: TrainConfig, encoders: Encoders, place: Place, write: WriteVideo | None
+    ) -> None:
         assert config.validate_.every is not None
         self.every = config.validate_.every
-        self._config, self._place, self._write = config, place, write
+        self._config, self._encoders, self._place, self._write = config, encoders, place, write
         self._settings = config.validate_
         self._objective = objective_of(config)
-        self._resize = resize_of(config.data, config.model)
-        self._data = dataset(config.data, config.model, split="val", workers=0)
+        self._data = dataset(config.data, config.model, encoders.codes, split="val", workers=0)
         self._start = self._data.state_dict()
 
     def __call__(self, model: nn.Module, average: Average | None, step: int) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class Validator:
         """
         self._data.load_state_dict(self._start)
         batches = islice(iter(self._data), self._settings.batches)
-        held = [clips(batch, self._resize) for batch in batches]
+        held = [self._encoders(batch, drop=False) for batch in batches]
         found = self._one(model, held, step, "raw")
         line = {f"val_{name}": value for name, value in found.items()}
         if average is not None:
@@ -105,20 +107,30 @@ class Validator:
         """Generate from captions of the split; all ranks the same, the first writes them."""
         wanted = self._settings.videos
         chosen = [
-            (own.ids[i], own.captions[i], tuple(own.latents[i].shape), own.times[i])
+            (
+                own.ids[i],
+                own.captions[i],
+                None if own.texts is None else own.texts[i].cpu(),
+                tuple(own.latents[i].shape),
+                own.times[i],
+            )
             for own in held
             for i in range(len(own.ids))
             if own.weight[i] > 0
         ][:wanted]
         chosen = self._place.objects(chosen)[0]
         folder = Path(self._config.output) / "samples" / f"step-{step:08d}"
+        along = self._encoders.codes.compression[0]
         network = inner(model)
         assert isinstance(network, Network)
         with gathered(network):
-            for n, (sample, caption, shape, times) in enumerate(chosen):
+            for n, (sample, caption, rows, shape, times) in enumerate(chosen):
+                known = {caption: rows, "": self._encoders.empty} if rows is not None else {}
+                width = self._config.model.text_width
+                text = network.text or KnownText(known, width, self._place.device)
                 sampler = Sampler(
                     network.dit,
-                    network.text,
+                    text,
                     self._config.model.patch,
                     steps=self._settings.sampling_steps,
                     guidance=self._settings.guidance,
@@ -129,4 +141,5 @@ class Validator:
                 if self._place.first and self._write is not None:
                     folder.mkdir(parents=True, exist_ok=True)
                     path = folder / f"{which}-{sample[:12]}.mp4"
-                    self._write(path, to_pixels(latent).numpy(), rate_of(times))
+                    frames = to_pixels(self._encoders.decode(latent)).numpy()
+                    self._write(path, frames, rate_of(times, along))
