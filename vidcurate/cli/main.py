@@ -11,7 +11,20 @@ import typer
 from typer.core import TyperGroup
 
 from vidcurate import __version__
-from vidcurate.cli import doctor, estimate, export, models, ops, purge, recipes, runs, shards, train
+from vidcurate.cli import (
+    doctor,
+    estimate,
+    export,
+    models,
+    ops,
+    precache,
+    purge,
+    recipes,
+    runs,
+    sample,
+    shards,
+    train,
+)
 from vidcurate.cli.output import print_error
 from vidcurate.errors import VidcurateError, is_interrupt
 
@@ -82,8 +95,9 @@ app.command("export")(export.export)
 app.command("purge")(purge.purge)
 app.command("inspect")(shards.inspect)
 app.command("index")(shards.index)
+app.command("precache")(precache.precache)
 app.command("train")(train.train)
-app.command("sample")(train.sample)
+app.command("sample")(sample.sample)
 app.command("validate")(recipes.validate)
 app.command("schema")(recipes.schema)
 app.add_typer(ops.app, name="ops")

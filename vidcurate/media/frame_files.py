@@ -20,6 +20,8 @@ from vidcurate.media.clip_request import ClipRequest
 from vidcurate.media.whole_file import whole_file
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_VIDEOS = (".mp4", ".gif")
+PICTURE = ".png"
 _MAX_SECONDS = 600.0
 
 
@@ -38,7 +40,7 @@ def load_frames(
     """
     if not path.is_file():
         raise UserError(f"there is no picture or video {path}")
-    if path.suffix.lower() in _PICTURES:
+    if is_picture(path):
         picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
         if picture is None:
             raise RefusedMediaError(f"{path} is not a picture that can be read")
@@ -64,6 +66,25 @@ def load_frames(
     return frames, about.fps_num / about.fps_den
 
 
+def is_picture(path: Path) -> bool:
+    """True where the name is that of a picture."""
+    return path.suffix.lower() in _PICTURES
+
+
+def at_rate(frames: npt.NDArray[np.uint8], fps: float, wanted: float) -> npt.NDArray[np.uint8]:
+    """The frames that a video of `fps` shows at k / `wanted` seconds.
+
+    Raises:
+        UserError: more frames a second are wanted than there are.
+    """
+    if wanted > fps * 1.001:  # what a file says of its rate is rounded
+        raise UserError(f"a video of {fps:g} frames a second has no {wanted:g}; interpolate it")
+    count = 1 + int((len(frames) - 1) * wanted / fps + 1e-6)
+    places = np.minimum((np.arange(count) * fps / wanted + 1e-6).astype(int), len(frames) - 1)
+    thinned: npt.NDArray[np.uint8] = frames[places]
+    return thinned
+
+
 def _covering(
     picture: npt.NDArray[np.uint8], size: tuple[int, int] | None
 ) -> npt.NDArray[np.uint8]:
@@ -78,19 +99,42 @@ def _covering(
     return np.ascontiguousarray(scaled[top : top + size[1], left : left + size[0]], np.uint8)
 
 
-def save_frames(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
-    """Write frames uint8 (T, H, W, 3), RGB, as a video.
+def check_output(path: Path, *, picture: bool = False) -> None:
+    """Look whether frames can be written under a name, before they are made.
 
-    Args:
-        path: its suffix says how: .mp4 (H.264; an odd row or column is repeated) or .gif (256
-            colours of its own, playing round).
+    picture: there is one frame, which can be a picture.
 
     Raises:
-        UserError: another suffix. StorageError: it cannot be written.
+        UserError: they cannot.
     """
     suffix = path.suffix.lower()
-    if suffix not in (".mp4", ".gif"):
-        raise UserError(f"{path}: videos are written as .mp4 or .gif")
+    if suffix == PICTURE and not picture:
+        raise UserError(f"{path}: a picture is of one frame; videos are written as .mp4 or .gif")
+    if suffix not in (*_VIDEOS, PICTURE):
+        raise UserError(
+            f"{path}: videos are written as .mp4 or .gif, and a single frame also as {PICTURE}"
+        )
+
+
+def save_frames(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
+    """Write frames uint8 (T, H, W, 3), RGB, as a video or picture.
+
+    Args:
+        path: its suffix says how: .mp4 (H.264; an odd row or column is repeated), .gif (256
+            colours of its own, playing round) or, of one frame, .png.
+
+    Raises:
+        UserError: another suffix, or a picture of several frames. StorageError: it cannot be
+            written.
+    """
+    check_output(path, picture=len(frames) == 1)
+    suffix = path.suffix.lower()
+    if suffix == PICTURE:
+        found, data = cv2.imencode(PICTURE, cv2.cvtColor(frames[0], cv2.COLOR_RGB2BGR))
+        assert found, "PNG takes any picture"
+        with replacing(path) as temporary:
+            temporary.write_bytes(data.tobytes())
+        return
     rate = Fraction(fps).limit_denominator(1001)
     with replacing(path) as temporary, av.open(str(temporary), "w", format=suffix[1:]) as out:
         if suffix == ".mp4":

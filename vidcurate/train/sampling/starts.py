@@ -68,7 +68,7 @@ def backward(clip: Tensor, frames: int, rate: float) -> Start:
 
 def join(first: Tensor, second: Tensor, frames: int, rate: float) -> Start:
     """`frames` new frames between the end of one clip and the start of another, (T, C, H, W)."""
-    _same_size([first, second])
+    same_size([first, second])
     latent = torch.cat([first, _blank(frames, first), second])
     tau = torch.zeros(len(latent), dtype=torch.float64)
     tau[len(first) : len(first) + frames] = 1
@@ -111,7 +111,7 @@ def blend(first: Tensor, second: Tensor, overlap: int, rate: float, strength: fl
 
     These begin as a cross-fade, of which `strength` is made anew; the others are kept.
     """
-    _same_size([first, second])
+    same_size([first, second])
     if not 1 <= overlap <= min(len(first), len(second)):
         raise UserError(
             f"blend: an overlap of 1 to {min(len(first), len(second))} latent frames, not {overlap}"
@@ -158,7 +158,7 @@ def fill_gaps(
     return torch.cat([*parts, keys[-1:].to(parts[0])])
 
 
-def _same_size(clips: Sequence[Tensor]) -> None:
+def same_size(clips: Sequence[Tensor]) -> None:
     if len({clip.shape[1:] for clip in clips}) != 1:
         sizes = " and ".join(str(tuple(clip.shape[1:])) for clip in clips)
         raise UserError(f"latent frames (channels, height, width) of one size, not {sizes}")
