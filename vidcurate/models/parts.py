@@ -190,6 +190,21 @@ def loading(name: str, needs: str, logging: Any = None) -> Iterator[None]:
             logging.set_verbosity(level)
 
 
+def check_weights(name: str, folder: Path, files: Sequence[str]) -> None:
+    """Refuse a folder without weights, before a library looks for them.
+
+    files: patterns, as of `weights`.
+
+    Raises:
+        ModelError: `folder` has none of these.
+    """
+    if not any(any(folder.glob(file)) for file in files):
+        raise ModelError(
+            f"{name} holds no weights: there is none of {', '.join(files)} in {folder}; copies in "
+            "other precisions (*.fp16.safetensors) are not taken"
+        )
+
+
 def check_found(name: str, kind: str, missing: Sequence[str]) -> None:
     """Refuse weights that are not all of the model's.
 

@@ -13,6 +13,7 @@ from vidcurate.models.parts import (
     CONFIG,
     Part,
     check_found,
+    check_weights,
     find_part,
     loading,
     read_config,
@@ -31,6 +32,7 @@ _CLASSES = {  # by the config's model_type
     "clip": "CLIPTextModel",
     "clip_text_model": "CLIPTextModel",
 }
+_FILES = weights("model")
 _TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -197,7 +199,7 @@ class TextTower:
 
 def _whole(part: Part) -> Part:
     """The part, with its weights and its tokenizer wanted."""
-    files = (CONFIG, *weights("model"), *_TOKENIZER)
+    files = (CONFIG, *_FILES, *_TOKENIZER)
     here = Path(part.ref.name).expanduser()
     if not part.folder and _beside(here.name) != here.name and here.is_dir():
         part = Part(ModelRef(str(here.parent)), here.name)
@@ -250,6 +252,7 @@ def _loaded(config: TextConfig, folder: Path, dtype: Any) -> tuple[Any, Any]:
             f"{name} has no tokenizer: there is none of {', '.join(_TOKENIZER)} in {folder}"
             + (f" or {beside}" if beside != folder else "")
         )
+    check_weights(name, folder, _FILES)
     with loading(name, "the tokenizer", logging):
         tokenizer = transformers.AutoTokenizer.from_pretrained(held, local_files_only=True)
     with loading(name, "the text encoder", logging):

@@ -17,6 +17,7 @@ from vidcurate.models.parts import (
     CONFIG,
     Part,
     check_found,
+    check_weights,
     find_part,
     loading,
     read_config,
@@ -208,7 +209,10 @@ class Vae:
             "Take smaller or shorter clips, a smaller VAE, or a device with more memory"
         )
         if self.config.causal:  # cut in two, the second half would not see the first
-            return with_less(1, lambda _: computed(some), remedy)
+            try:
+                return with_less(1, lambda _: computed(some), remedy)
+            finally:
+                self._model.clear_cache()  # which it does itself where nothing failed
         return with_less(some, computed, remedy)
 
     def _encode(self, frames: Tensor) -> Tensor:
@@ -299,6 +303,7 @@ def _model(config: VaeConfig, folder: Path, dtype: Any) -> Any:
         ) from error
 
     name, kind = config.facts["name"], config.facts["class"]
+    check_weights(name, folder, _FILES)
     if dtype is None or (dtype == torch.float16 and read_config(folder, name).get("force_upcast")):
         dtype = torch.float32
     with loading(name, "the VAE", logging):
