@@ -51,6 +51,9 @@ def evaluate(
     ] = None,
     clip_model: Annotated[str | None, typer.Option("--clip-model")] = None,
     vae: Annotated[str | None, typer.Option("--vae", help="Default: the model's own.")] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option("--text-encoder", help="Default: the model's own.")
+    ] = None,
     to: Annotated[Path, typer.Option("--to", help="All numbers and settings.")] = Path("eval.json"),
 ) -> None:
     """Compare generated clips with the real ones of the split val.
@@ -87,6 +90,7 @@ def evaluate(
             batch=batch,
             workers=workers,
             vae=vae,
+            text_encoder=text_encoder,
             **{key: name for key, name in models.items() if name is not None},
         ),
         show=typer.echo,

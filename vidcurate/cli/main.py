@@ -14,6 +14,7 @@ from vidcurate import __version__
 from vidcurate.cli import (
     doctor,
     estimate,
+    eval,
     export,
     models,
     ops,
@@ -98,6 +99,7 @@ app.command("index")(shards.index)
 app.command("precache")(precache.precache)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("eval")(eval.evaluate)
 app.command("validate")(recipes.validate)
 app.command("schema")(recipes.schema)
 app.add_typer(ops.app, name="ops")

@@ -43,10 +43,8 @@ def frechet(real: npt.NDArray[Any], made: npt.NDArray[Any]) -> float:
 
 def _root(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """R with R'R the covariance of the rows (N, D), of at most D rows."""
-    centred = (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)
-    if len(rows) <= rows.shape[1]:
-        return centred
-    return np.asarray(np.linalg.qr(centred)[1], np.float64)
+    centred: npt.NDArray[np.float64] = (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)
+    return centred if len(rows) <= rows.shape[1] else np.linalg.qr(centred).R
 
 
 def bias_of(real: int, made: int, width: int) -> str | None:

@@ -45,7 +45,8 @@ class Settings:
     samples: clips at most. seed: of their choice and of the noise.
     mode, steps, guidance, averaged: of sampling. batch: clips of a pack, and clips or pictures of
     an extractor, at a time. workers: processes that decode.
-    video_model, image_model, clip_model: the extractors. vae: in place of the model's own.
+    video_model, image_model, clip_model: the extractors. vae, text_encoder: where the model's own
+    lie now, if not where they were in training; without a model, the VAE that is measured.
     """
 
     checkpoint: Path | None = None
@@ -64,6 +65,7 @@ class Settings:
     image_model: str = IMAGE_MODEL
     clip_model: str = "ViT-L-14/openai"
     vae: str | None = None
+    text_encoder: str | None = None
 
 
 def evaluate(settings: Settings, *, show: Callable[[str], None] = print) -> dict[str, Any]:
@@ -86,10 +88,14 @@ def evaluate(settings: Settings, *, show: Callable[[str], None] = print) -> dict
             "of videos; --metrics vae needs --vae and --shards alone"
         )
     began = time.monotonic()
-    # Weights of the trained model are of use where it generates; what it says, always.
     trained = None
     if settings.checkpoint is not None:
-        trained = Trained(settings.checkpoint, averaged=settings.averaged)
+        trained = Trained(
+            settings.checkpoint,
+            averaged=settings.averaged,
+            vae=settings.vae,
+            text_encoder=settings.text_encoder,
+        )
     metrics, results = _metrics(settings, trained)
     sides: set[Side] = {side for metric in metrics.values() for side in metric.sides}
     folder = None
@@ -108,7 +114,9 @@ def evaluate(settings: Settings, *, show: Callable[[str], None] = print) -> dict
     if metrics and (folder is None or "real" in sides):
         real = _real_clips(settings, trained, results, metrics)
     tally = Tally()
-    generating = trained if folder is None and "generated" in sides else None
+    generating = trained if settings.generated is None and "generated" in sides else None
+    if generating is not None:
+        generating.load()
     for side, video in _videos(settings, real, folder, generating):
         tally.add(side, video)
         _add(settings, metrics, results, side, video)
@@ -123,7 +131,11 @@ def evaluate(settings: Settings, *, show: Callable[[str], None] = print) -> dict
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()},
         "checkpoint": None
         if trained is None
-        else {"step": trained.said["step"], "averaged": trained.said["averaged"]},
+        else {
+            "path": str(trained.path),
+            "step": trained.said["step"],
+            "averaged": settings.averaged and trained.said["averaged"],
+        },
         "real": None if real is None else {"shards": real.shards, "skipped": real.skipped},
         "broken": [] if folder is None else folder.broken,
         "clips": tally.said(),
@@ -156,7 +168,7 @@ def _metrics(
     settings: Settings, trained: Trained | None
 ) -> tuple[dict[Name, Metric], dict[Name, dict[str, Any]]]:
     """Those that can run, loaded, and why others cannot."""
-    vae = settings.vae or (trained.vae if trained is not None else None)
+    vae = settings.vae if trained is None else trained.vae or settings.vae
     metrics: dict[Name, Metric] = {}
     results: dict[Name, dict[str, Any]] = {}
     for name in settings.metrics or METRICS:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from vidcurate.errors import DataError, RunDirectoryError, UserError
+from vidcurate.errors import RunDirectoryError
 from vidcurate.models import torch_device
+from vidcurate.train import checkpoint as saved
 from vidcurate.train.config import Data, Size
 from vidcurate.train.data import Resize
 from vidcurate.train.evaluation.clips import Video
+from vidcurate.train.model.config import ModelConfig
 from vidcurate.train.model.flops import Compression
 from vidcurate.train.precache.derived import about
 from vidcurate.train.sampling import starts
-from vidcurate.train.sampling.generate import load_network
-from vidcurate.train.sampling.sampler import Sampler, to_pixels
+from vidcurate.train.sampling.generate import Generator, How
 
 Mode = Literal["text_to_video", "image_to_video"]
 
 
 class Trained:
-    """A checkpoint, or the latest of a training's output.
+    """A checkpoint, or the latest of a training's output. Its weights are loaded by `load`.
+
+    Args:
+        averaged, vae, text_encoder: as of `Generator`.
 
     Attributes:
         said: what the checkpoint says of itself (train.json). data: the data section that it was
@@ -33,44 +38,70 @@ class Trained:
         RunDirectoryError: there is no checkpoint, or it does not say what it was trained on.
     """
 
-    def __init__(self, path: Path, *, averaged: bool) -> None:
-        self._network, self.said = load_network(path, averaged=averaged)
+    def __init__(
+        self, path: Path, *, averaged: bool, vae: str | None, text_encoder: str | None
+    ) -> None:
+        found = [path] if (path / saved.ABOUT).exists() else saved.checkpoints(path / "checkpoints")
+        if not found:
+            raise RunDirectoryError(
+                f"{path} holds no checkpoint; give a folder step-00001000, or a training's output"
+            )
+        self.path = found[-1]
+        self.said = saved.about(self.path)
         if "trained_on" not in self.said:
             raise RunDirectoryError(
-                f"{path} does not say what it was trained on: it is of an earlier version; train "
-                "it a step further, which saves it anew"
+                f"{self.path} does not say what it was trained on: it is of an earlier version; "
+                "train it a step further, which saves it anew"
             )
         self.data = _of_pixels(Data.model_validate(self.said["trained_on"]))
         encode: dict[str, Any] = self.said.get("encode") or {}
-        self.vae: str | None = encode.get("vae")
+        own: str | None = encode.get("vae")
+        self.vae = None if own is None else vae or own
+        self._averaged, self._text_encoder = averaged, text_encoder
         along, down, across = encode.get("compression") or (1, 1, 1)
         self._compression: Compression = (along, down, across)
-        self._patch = self._network.dit.config.patch
+        self._patch = ModelConfig.model_validate(self.said["model"]).patch
         size = self.data.resize
         self.resize = Resize(self._patch, size.short_side, size.frames, self._compression)
 
+    @cached_property
+    def _generator(self) -> Generator:
+        return Generator(
+            self.path, averaged=self._averaged, vae=self.vae, text_encoder=self._text_encoder
+        )
+
+    def load(self) -> None:
+        """Read the weights, which may fail, before much else is done."""
+        assert self._generator is not None
+
     def generate(
-        self, videos: Sequence[Video], seeds: Sequence[int], *, mode: Mode, **how: Any
+        self,
+        videos: Sequence[Video],
+        seeds: Sequence[int],
+        *,
+        mode: Mode,
+        steps: int,
+        guidance: float,
     ) -> list[Video]:
         """One clip for each real one, of its prompt, size, length and rate, all in one pack.
 
         Args:
-            mode: image_to_video begins with the real clip's first frame. how: steps and guidance of
-                `Sampler`.
+            mode: image_to_video begins with the real clip's first frame.
 
         Raises:
-            UserError: clips that the model cannot make.
+            UserError: clips that the model cannot make. ModelError: its VAE or text encoder is not
+                to be had.
         """
-        network = self._network.to(torch_device())
-        sampler = Sampler(network.dit, network.text, self._patch, **how)
-        try:
-            made = sampler(
-                [_start(video, mode) for video in videos], [v.caption for v in videos], seeds
-            )
-        except DataError as error:
-            raise UserError(str(error)) from error
+        how = How(
+            steps=steps,
+            guidance=guidance,
+            device="cuda" if torch_device().type == "cuda" else "cpu",
+            at_once=len(videos),
+        )
+        begun = [_start(video, mode) for video in videos]
+        made = self._generator.sample(begun, [v.caption for v in videos], seeds, how)
         return [
-            Video(video.name, to_pixels(clip).numpy(), video.fps, video.caption)
+            Video(video.name, clip, video.fps, video.caption)
             for video, clip in zip(videos, made, strict=True)
         ]
 
