@@ -247,7 +247,14 @@ def _print_selection(about: Inspection) -> None:
         text = f"{about.failures:,} {what}, {about.no_bucket:,} without a bucket"
         rows.append(("not here", text))
     makers = "; ".join(" ".join(f"{k} {v}" for k, v in made.items()) for made in about.made_by)
-    rows.append(("indexed by" if about.is_foreign else "packed by", makers))
+    if about.derived is not None:
+        vae, tower = about.derived["vae"], about.derived["text"] or {}
+        kind = about.derived["settings"].get("dtype")
+        name = vae.get("name") or "pixels"
+        rows.append(("latents", f"{name}, {vae.get('channels')} channels, {kind}"))
+        rows.append(("text", tower.get("name") or "none"))
+    done = "precached" if about.derived else "indexed" if about.is_foreign else "packed"
+    rows.append((f"{done} by", makers))
     if about.chosen is not None:  # as a recipe can have it
         rows.append(("auto buckets", dumps(about.chosen)))
     width = max(len(name) for name, _ in rows)

@@ -59,7 +59,7 @@ def refuse_packed(folder: Path, root: Path, tars: Iterable[str]) -> None:
     inside = {folder / parent for name in tars for parent in PurePosixPath(name).parents}
     for below in sorted(inside - {folder, root}):
         with contextlib.suppress(RunDirectoryError):
-            if "appends" in (read_index(below) or {}):
+            if {"appends", "derived"} & (read_index(below) or {}).keys():
                 raise UserError(f"{below} was packed and has its index: name folders beside it")
 
 
@@ -75,6 +75,8 @@ def old_index(root: Path, force: bool) -> Mapping[str, Any]:
         if not force:
             raise UserError(f"{error}; --to writes ours elsewhere, --force replaces it") from error
         return {}
+    if found and "derived" in found:
+        raise UserError(f"{root} is a precached set: vidcurate precache makes its index")
     if found and INDEXED not in found and not force:
         raise UserError(
             f"{root} has the index that pack made, with all that the tars do not tell; `vidcurate "

@@ -20,6 +20,9 @@ from vidcurate.durable import replacing
 from vidcurate.errors import RunDirectoryError
 
 INDEX_FILE = "index.json"
+EMPTY_FILE = "empty.safetensors"
+"""Beside index.json in a precached set that holds text: the rows of the empty prompt."""
+
 _ROW_GROUP = 8192
 
 # What write_index finds itself.
@@ -45,6 +48,14 @@ class _Shard(BaseModel):
     sha256: str
 
 
+class _Derived(BaseModel):
+    """Of a precached set; see `vidcurate.train.precache.derived`."""
+
+    settings: dict[str, Any]
+    vae: dict[str, Any]
+    text: dict[str, Any] | None
+
+
 class _Index(BaseModel):
     """What each index.json has to hold: it may come with tars of others, so it is not trusted."""
 
@@ -58,6 +69,7 @@ class _Index(BaseModel):
     no_bucket: list[str] = []
     failures: list[dict[str, Any]] = []
     appends: dict[str, dict[str, Any]] = {}
+    derived: _Derived | None = None
 
 
 def made_by() -> dict[str, str]:

@@ -55,7 +55,8 @@ class Inspection:
     caption. sound, vfr: samples with sound, of a variable rate. failures, no_bucket: clips that
     should have been packed and are not. made_by: the versions that wrote its shards, each once.
     is_foreign: `vidcurate index` made it. chosen: the buckets that `buckets: auto` chose, as a
-    recipe has them; None where the recipe named them.
+    recipe has them; None where the recipe named them. derived: of a precached set, by which
+    settings it was made.
     """
 
     folder: Path
@@ -77,6 +78,7 @@ class Inspection:
     digest: str
     is_foreign: bool
     chosen: Mapping[str, Any] | None
+    derived: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,9 @@ def inspect_selection(folder: Path) -> Inspection:
             "count(*) FILTER (has_audio), count(*) FILTER (vfr) FROM samples"
         ).fetchall()[0]
         buckets = pairs(
-            "SELECT bucket, any_value(bucket_width), any_value(bucket_height), "
-            "any_value(bucket_frames), count(*), sum(duration_s) / 60 FROM samples GROUP BY bucket"
+            f"SELECT bucket, {_one('bucket_width')}, {_one('bucket_height')}, "
+            f"{_one('bucket_frames')}, count(*), sum(duration_s) / 60 "
+            "FROM samples GROUP BY bucket"
         )
         splits = pairs("SELECT split, count(*) FROM samples GROUP BY split ORDER BY split")
         captions = pairs(
@@ -242,7 +245,13 @@ def inspect_selection(folder: Path) -> Inspection:
         digest=index["digest"],
         is_foreign="indexed" in index,
         chosen=_chosen(index),
+        derived=index.get("derived"),
     )
+
+
+def _one(column: str) -> str:
+    """SQL: a bucket's value, or NULL where its samples differ, as in `native`."""
+    return f"if(min({column}) = max({column}), min({column}), NULL)"
 
 
 def _chosen(index: Mapping[str, Any]) -> dict[str, Any] | None:

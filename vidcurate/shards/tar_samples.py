@@ -17,6 +17,9 @@ VIDEO_SUFFIXES = (
 )
 """Endings of the member that holds a sample's video; of several the first in this order is it."""
 
+DERIVED_SUFFIX = "safetensors"
+"""Of the member that holds what `vidcurate precache` made of a sample, which has no video."""
+
 # WebDataset's rule: the key ends at the first dot of the base name; hidden files have none.
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 _META = re.compile(r"__[^/]*__(?:$|/)")

@@ -18,10 +18,17 @@ import pyarrow.parquet as pq
 from vidcurate.acquire.archive import tar_members
 from vidcurate.clip import INDEX_SCHEMA
 from vidcurate.errors import AcquireError, RunDirectoryError
-from vidcurate.shards.index import INDEX_FILE, digest_lines, read_index
+from vidcurate.shards.index import EMPTY_FILE, INDEX_FILE, digest_lines, read_index
 from vidcurate.shards.inspection import open_rows
-from vidcurate.shards.tar_samples import VIDEO_SUFFIXES, TarFault, split_name, tar_samples
+from vidcurate.shards.tar_samples import (
+    DERIVED_SUFFIX,
+    VIDEO_SUFFIXES,
+    TarFault,
+    split_name,
+    tar_samples,
+)
 from vidcurate.shards.tar_stream import TarReadError, TarStream
+from vidcurate.shards.writer import member_key
 
 _BATCH = 8192
 _COLUMNS = "shard, sample_id, bucket, members, sha256, audio_sha256"
@@ -56,8 +63,9 @@ def verify(
 
     Checked are: the index's digest, its counts, that no sample is in it twice; of each tar its
     size and sha256; that the index and the tar name the same members at the same places; and the
-    sha256 of each video and sound. Each tar is read once, several at a time; memory is bounded,
-    whatever the number of samples. A selection that is packed meanwhile may show problems.
+    sha256 of each video and sound, and of what precache made of one. Each tar is read once, several
+    at a time; memory is bounded, whatever the number of samples. A selection that is packed
+    meanwhile may show problems.
 
     Args:
         folder: with an index.json. only: check this shard alone (a path as in the index).
@@ -76,6 +84,7 @@ def verify(
         if not broken:
             yield from _index_rows(folder, index)
         yield from _strays(folder, index)
+        yield from _files(folder, index)
     else:
         shards = {only: shards[only]}
     if broken:
@@ -160,12 +169,28 @@ def _strays(folder: Path, index: Mapping[str, Any]) -> Iterator[Problem]:
     """Tars beside the shards that readers of *.tar would take for shards."""
     named = {entry["path"] for entry in index["shards"]}
     named |= {failure.get("shard") for failure in index["failures"]}
-    how = "index" if "indexed" in index else "pack"
+    how = "precache" if "derived" in index else "index" if "indexed" in index else "pack"
     for path in sorted(folder.rglob("*.tar")):
         shard = path.relative_to(folder).as_posix()
         if shard not in named and not any(part[0] == "." for part in Path(shard).parts):
             reason = f"the index does not name this tar: {how} again, or remove it"
             yield Problem(shard, "", None, reason)
+
+
+def _files(folder: Path, index: Mapping[str, Any]) -> Iterator[Problem]:
+    """What a precached set has beside its tars: the rows of the empty prompt."""
+    text = (index.get("derived") or {}).get("text")
+    if text is None:
+        return
+    path = folder / EMPTY_FILE
+    try:
+        same = hashlib.sha256(path.read_bytes()).hexdigest() == text.get("empty")
+    except OSError as error:
+        yield Problem(EMPTY_FILE, "", None, f"it cannot be read: {error.strerror or error}")
+        return
+    if not same:
+        reason = f"it has another sha256 than {INDEX_FILE} says: remove it and precache again"
+        yield Problem(EMPTY_FILE, "", None, reason)
 
 
 def _by_shard(
@@ -256,7 +281,7 @@ class _Check:
             found.append(Problem(shard, "", None, broken))
         sums: list[_Sum] = []
         for row in rows:
-            known = {_video_suffix(row): row["sha256"], "m4a": row["audio_sha256"]}
+            known = {_main_suffix(row): row["sha256"], "m4a": row["audio_sha256"]}
             for member in row["members"]:
                 name, offset = member["name"], member["offset"]
                 if reason := _misplaced(there.pop(offset, None), shard, row, member, size):
@@ -330,9 +355,10 @@ def _headers(tar: Path) -> tuple[dict[int, tuple[str, int]], str]:
     return found, ""
 
 
-def _video_suffix(row: _Row) -> str:
+def _main_suffix(row: _Row) -> str:
+    """The member that the row's sha256 is of: its video, or what was derived from it."""
     suffixes = {member["name"] for member in row["members"]}
-    return next((suffix for suffix in VIDEO_SUFFIXES if suffix in suffixes), "mp4")
+    return next((s for s in (*VIDEO_SUFFIXES, DERIVED_SUFFIX) if s in suffixes), "mp4")
 
 
 def _misplaced(
@@ -347,7 +373,11 @@ def _misplaced(
         return f"the tar has no file where the index has its .{suffix}"
     name, found = there
     parts = split_name(name)
-    ours = parts is not None and row["sample_id"] in (parts[0], f"{shard}#{parts[0]}")
-    if parts is None or not ours or parts[1] != suffix:
+    if parts is None or parts[1] != suffix or not _is_key(parts[0], row["sample_id"], shard):
         return f"the tar has {name!r} where the index has its .{suffix}"
     return "" if found == length else f"its .{suffix} has {found} bytes, the index says {length}"
+
+
+def _is_key(key: str, sample: str, shard: str) -> bool:
+    """Whether a name in a tar is a sample's, as others or as we write it."""
+    return sample in (key, f"{shard}#{key}") or key == member_key(sample)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 _CHUNK = 1024 * 1024
 _END = bytes(2 * tarfile.BLOCKSIZE)
@@ -86,6 +87,12 @@ class TarWriter:
         self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
+
+
+def member_key(sample_id: str) -> str:
+    """A sample's name in a tar that we write: its id, but for what WebDataset would not read as
+    one name, as in ids of others' samples."""
+    return quote(sample_id, safe="").replace(".", "%2E")
 
 
 def _chunks(content: Path | bytes) -> Iterator[bytes]:

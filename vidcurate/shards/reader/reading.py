@@ -26,6 +26,7 @@ from vidcurate.shards.reader.shapes import Rows, Shapes
 from vidcurate.shards.reader.store import Store
 from vidcurate.shards.reader.table import IndexTable
 from vidcurate.shards.reader.transforms import seeded
+from vidcurate.shards.tar_samples import DERIVED_SUFFIX
 
 VIDEO = "video"
 """In place of a suffix: the member that holds the video, whatever its suffix."""
@@ -261,7 +262,8 @@ def _sample(
 
 
 def _check(row: Mapping[str, Any], name: str, data: bytes) -> None:
-    said = {row["video"]: row["sha256"], _SOUND: row["audio_sha256"]}.get(name)
+    main = row["video"] or DERIVED_SUFFIX
+    said = {main: row["sha256"], _SOUND: row["audio_sha256"]}.get(name)
     if said and hashlib.sha256(data).hexdigest() != said:
         raise DamagedSampleError(
             f"{row['shard']}: the bytes of {row['sample_id']}.{name} are not those that were "
