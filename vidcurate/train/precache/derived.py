@@ -28,7 +28,7 @@ from vidcurate.errors import (
     ShardMissingError,
     UserError,
 )
-from vidcurate.shards.index import INDEX_FILE
+from vidcurate.shards.index import EMPTY_FILE, INDEX_FILE
 from vidcurate.shards.reader.captions import VERSION as CAPTIONS_VERSION
 from vidcurate.shards.reader.store import Store
 
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Of the tensors of a sample and of how clips are decoded; part of the fingerprint."""
-
-MEMBER = "safetensors"
-"""Suffix of the member that holds a sample."""
-
-EMPTY_FILE = "empty.safetensors"
 
 
 class _Part(BaseModel):
