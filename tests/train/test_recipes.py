@@ -1,0 +1,111 @@
+"""Each training recipe that ships: its head says what it needs, and it trains ten steps."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from vidcurate.media.frame_files import save_frames
+from vidcurate.train.checkpoint import checkpoints
+from vidcurate.train.config import load
+from vidcurate.train.loop import train
+from vidcurate.train.metrics import read
+
+FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "train"
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+SIZE = 32  # pixels: two patches of two latents of eight pixels
+TINY = {"model.width": 32, "model.depth": 2, "model.heads": 2, "optimizer.warm_up": 2}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def frozen(checkpoint) -> dict[str, dict[str, object]]:
+    """Tiny models in place of those that a recipe names, and the widths of their codes."""
+    wan, t5 = checkpoint("vae", "AutoencoderKLWan"), checkpoint("text_encoder", "umt5")
+    kl, clip = checkpoint("vae", "AutoencoderKL"), checkpoint("clip_text")
+    of_wan = {"encode.vae": wan, "encode.text": t5, "model.text_width": 32}
+    return {
+        "dit_wan": of_wan,
+        "finetune_lora": of_wan,
+        "latte": {"encode.vae": kl, "encode.text": clip, "model.text_width": 32},
+    }
+
+
+def trained(name: str, output: Path, changes: dict[str, object], steps: int) -> Path:
+    """Train a shipped recipe; the output."""
+    always = {"data.workers": 0, "device": "cpu", "parallel": "ddp", "steps": steps}
+    always |= {"validate.every": steps, "validate.sampling_steps": 2, "validate.videos": 1}
+    always |= {"output": output}
+    config = load(
+        FOLDER / f"{name}.yaml",
+        overrides=[f"{key}={value}" for key, value in (TINY | changes | always).items()],
+    )
+    assert train(config, show=lambda _: None, write=save_frames).step == steps
+    return output
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_valid_and_its_head_names_what_it_needs(name, monkeypatch):
+    text = (FOLDER / f"{name}.yaml").read_text("utf-8")
+    head = text.partition("\nname:")[0]
+    assert f"recipes/train/{name}.yaml" in head
+    for variable in re.findall(r"\$\{(\w+)\}", text):
+        monkeypatch.setenv(variable, "given")
+        assert f"{variable}=" in head
+    config = load(FOLDER / f"{name}.yaml")
+    assert config.output.split("/")[-1] in head  # where its samples come from
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_ten_steps(name, shapes, tmp_path, frozen):
+    changes: dict[str, object] = {
+        "data.shards": shapes(6, sizes=((5, SIZE, SIZE),), val=0.5),
+        **frozen.get(name, {}),
+    }
+    if name == "dit_demo":
+        changes["data.captions"] = "source"  # these clips have no scores
+    if name == "finetune_lora":
+        changes["init_from.checkpoint"] = trained("dit_wan", tmp_path / "base", changes, 2)
+    output = trained(name, tmp_path / "out", changes, 10)
+    lines = read(output / "metrics.jsonl")
+    assert np.isfinite([line["loss"] for line in lines if "loss" in line]).all()
+    assert np.isfinite([line["val_loss"] for line in lines if "val_loss" in line]).all()
+    averaged = load(FOLDER / f"{name}.yaml", overrides=_given(changes)).ema is not None
+    videos = sorted(path.name[:3] for path in (output / "samples").rglob("*.mp4"))
+    assert videos == (["ema", "raw"] if averaged else ["raw"])
+    said = json.loads((checkpoints(output / "checkpoints")[-1] / "train.json").read_text())
+    assert said["step"] == 10
+    if name in frozen:
+        assert said["encode"]["compression"] == [1 if name == "latte" else 4, 8, 8]
+    assert bool(said.get("lora")) == (name == "finetune_lora")
+
+
+def _given(changes: dict[str, object]) -> Sequence[str]:
+    return [f"{key}={value}" for key, value in changes.items()]
+
+
+def test_the_lora_recipe_is_of_the_model_of_its_base():
+    base, tuned = (
+        yaml.safe_load((FOLDER / f"{name}.yaml").read_text("utf-8"))
+        for name in ("dit_wan", "finetune_lora")
+    )
+    assert tuned["model"] == base["model"]
+    for section in ("encode", "objective"):
+        same = tuned[section].items() & base[section].items()
+        assert same == tuned[section].items()
