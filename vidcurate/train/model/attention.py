@@ -13,6 +13,8 @@ from vidcurate.train.model.layout import Layout
 
 Kind = Literal["full", "space", "time", "split"]
 
+_ONE_KERNEL = ("cuda", "meta")  # meta: what a GPU would be asked can be looked at without one
+
 
 class Groups(NamedTuple):
     """Groups of neighbouring rows.
@@ -26,7 +28,7 @@ class Groups(NamedTuple):
 
 def samples(layout: Layout) -> Groups:
     """The tokens of each sample."""
-    return Groups(layout.offsets, max(t * h * w for t, h, w in layout.grids))
+    return Groups(layout.offsets, layout.longest[0])
 
 
 def texts(layout: Layout) -> Groups:
@@ -44,10 +46,10 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, kind: Kind) 
         within = samples(layout)
         return grouped_attention(q, k, v, within, within)
     if kind == "space":
-        within = Groups(layout.space_offsets, max(h * w for _, h, w in layout.grids))
+        within = Groups(layout.space_offsets, layout.longest[1])
         return grouped_attention(q, k, v, within, within)
     if kind == "time":
-        within = Groups(layout.time_offsets, max(t for t, _, _ in layout.grids))
+        within = Groups(layout.time_offsets, layout.longest[2])
         q, k, v = (x.index_select(0, layout.time_order) for x in (q, k, v))
         return grouped_attention(q, k, v, within, within).index_select(0, layout.time_back)
     heads = q.shape[1] // 2
@@ -68,7 +70,7 @@ def grouped_attention(
     On CUDA in bfloat16 or float16 one kernel does all groups (torch's variable-length flash
     attention); else `scaled_dot_product_attention` does them, neighbours of one size at once.
     """
-    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+    if q.device.type in _ONE_KERNEL and q.dtype in (torch.bfloat16, torch.float16):
         # Of torch 2.10: elsewhere it is not needed.
         from torch.nn.attention.varlen import varlen_attn
 
@@ -76,6 +78,11 @@ def grouped_attention(
             q, k, v, q_groups.offsets, k_groups.offsets, q_groups.longest, k_groups.longest
         )
         return attended
+    return _by_size(q, k, v, q_groups, k_groups)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it would compile for each pack anew
+def _by_size(q: Tensor, k: Tensor, v: Tensor, q_groups: Groups, k_groups: Groups) -> Tensor:
     lengths = zip(q_groups.offsets.diff().tolist(), k_groups.offsets.diff().tolist(), strict=True)
     done = []
     q_start = k_start = 0

@@ -35,7 +35,9 @@ class Layout:
     space_offsets: int32 (M + 1,), where the tokens of each frame row begin. time_order: int64 (N,),
     tokens ordered by sample, row, column, time; time_back: int64 (N,), its inverse; time_offsets:
     int32, where the tokens of each place begin in that order.
-    text_longest: rows of the longest text, known without asking the device.
+    text_longest: rows of the longest text. longest: tokens of the largest sample and of the largest
+    frame row, and frame rows of the longest sample. Plain numbers: known without asking the device,
+    and a compiled block, unlike with `grids`, serves every pack.
     """
 
     grids: list[Grid]
@@ -49,6 +51,7 @@ class Layout:
     time_order: Tensor
     time_back: Tensor
     time_offsets: Tensor
+    longest: tuple[int, int, int]
     text_longest: int = 1
 
     def with_text(self, text_offsets: Tensor) -> Layout:
@@ -147,6 +150,8 @@ def lay_out(grids: Sequence[Grid], times: Sequence[Tensor]) -> Layout:
         orders.append(own.reshape(t, h * w).T.reshape(-1))
         start += t * h * w
     order = torch.cat(orders)
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order))
     return Layout(
         grids=list(grids),
         position=torch.cat(positions),
@@ -157,8 +162,9 @@ def lay_out(grids: Sequence[Grid], times: Sequence[Tensor]) -> Layout:
         text_offsets=torch.arange(len(grids) + 1, dtype=torch.int32),
         space_offsets=offsets_of(row_area),
         time_order=order,
-        time_back=torch.argsort(order),
+        time_back=back,
         time_offsets=offsets_of(frames.repeat_interleave(area)),
+        longest=(int(count.max()), int(area.max()), int(frames.max())),
     )
 
 
