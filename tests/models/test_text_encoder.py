@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from hub_server import COMMIT, HubServer
 
-from vidcurate.errors import ModelError
+from vidcurate.errors import MissingExtraError, ModelError
 from vidcurate.models import (
     TextTower,
     load_text_encoder,
@@ -255,7 +256,9 @@ def test_the_tokenizer_may_lie_beside(
     assert after["name"] == before["name"] == str(root / "text_encoder_2")
 
 
-def test_what_cannot_be_loaded(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_what_cannot_be_loaded(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def changed(name: str, **config: Any) -> Path:
         folder = shutil.copytree(place(checkpoint, "t5"), tmp_path / name)
         found = json.loads((folder / "config.json").read_text())
@@ -271,9 +274,19 @@ def test_what_cannot_be_loaded(checkpoint: Checkpoint, tmp_path: Path) -> None:
     wide = changed("wide", d_model=64)
     assert f"{wide} cannot be loaded" in problem(lambda: load_text_encoder(str(wide)))
     mute = changed("mute")
-    for file in mute.glob("tokenizer*"):
-        file.unlink()
+    (mute / "tokenizer.json").unlink()  # its settings are still there
     assert "has no tokenizer" in problem(lambda: load_text_encoder(str(mute)))
+    (mute / "spiece.model").write_bytes(b"pieces")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(MissingExtraError, match="pip install sentencepiece"):
+        load_text_encoder(str(mute))
+    mixed = changed("mixed")
+    for file in place(checkpoint, "clip").glob("tokenizer*"):
+        shutil.copy(file, mixed)
+    assert re.search(
+        r"has \d+ tokens and \S+ knows \d+: they are not of one model",
+        problem(lambda: load_text_encoder(str(mixed))),
+    )
     empty = changed("empty")
     (empty / "model.safetensors").unlink()
     assert "holds no weights" in problem(lambda: load_text_encoder(str(empty)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ _TOKENIZER = (
     "vocab.json",
     "merges.txt",
 )
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")  # one of them at least
 _ENCODER, _BESIDE = "text_encoder", "tokenizer"  # folders of a pipeline: text_encoder_2, too
 _TOKENS = 2**14  # in one forward pass, with padding
 
@@ -245,19 +247,30 @@ def _loaded(config: TextConfig, folder: Path, dtype: Any) -> tuple[Any, Any]:
 
     name, kind = config.facts["name"], config.facts["class"]
     beside = folder.parent / _beside(folder.name)
-    places = (folder, beside)
-    held = next((p for p in places if any((p / f).is_file() for f in _TOKENIZER)), None)
-    if held is None:
+    held = {p: [f for f in _VOCABULARIES if (p / f).is_file()] for p in (folder, beside)}
+    place = folder if held[folder] else beside
+    if not held[place]:  # transformers would make one that knows no word
         raise ModelError(
-            f"{name} has no tokenizer: there is none of {', '.join(_TOKENIZER)} in {folder}"
+            f"{name} has no tokenizer: there is none of {', '.join(_VOCABULARIES)} in {folder}"
             + (f" or {beside}" if beside != folder else "")
+        )
+    if held[place] == ["spiece.model"] and find_spec("sentencepiece") is None:
+        raise MissingExtraError(
+            f"the tokenizer of {name} is a spiece.model alone, and sentencepiece, which reads it, "
+            "is not installed: pip install sentencepiece"
         )
     check_weights(name, folder, _FILES)
     with loading(name, "the tokenizer", logging):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(held, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
     with loading(name, "the text encoder", logging):
         model, found = getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, dtype=dtype, output_loading_info=True
         )
     check_found(name, kind, list(found["missing_keys"]))
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        raise ModelError(
+            f"the tokenizer in {place} has {len(tokenizer)} tokens and {name} knows {known}: they "
+            "are not of one model"
+        )
     return tokenizer, model
