@@ -18,7 +18,7 @@ from vidcurate.nearest import suggest
 def evaluate(
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(metavar="[CHECKPOINT|OUT]", help="A checkpoint, or a train's output."),
+        typer.Argument(metavar="CHECKPOINT|OUT", help="A checkpoint, or a train's output."),
     ] = None,
     generated: Annotated[
         Path | None,
@@ -44,12 +44,14 @@ def evaluate(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Clips at a time.")] = 8,
     workers: Annotated[int, typer.Option("--workers", min=0, help="That decode.")] = 2,
     video_model: Annotated[
-        str | None, typer.Option("--video-model", help="Features of FVD.")
+        str | None, typer.Option("--video-model", help="Features of FVD; default: VideoMAE.")
     ] = None,
     image_model: Annotated[
-        str | None, typer.Option("--image-model", help="Features of FID.")
+        str | None, typer.Option("--image-model", help="Features of FID; default: DINOv2.")
     ] = None,
-    clip_model: Annotated[str | None, typer.Option("--clip-model")] = None,
+    clip_model: Annotated[
+        str | None, typer.Option("--clip-model", help="As open_clip names it; default: ViT-L-14.")
+    ] = None,
     vae: Annotated[str | None, typer.Option("--vae", help="Default: the model's own.")] = None,
     text_encoder: Annotated[
         str | None, typer.Option("--text-encoder", help="Default: the model's own.")
