@@ -363,6 +363,57 @@ def write_vae(folder: Path, kind: str = "AutoencoderKLWan", patch_size: int | No
     return folder
 
 
+def write_trained(folder: Path, vae: str | None = None, text: str | None = None) -> Path:
+    """A trainer's output of one checkpoint: random weights, as after training nothing.
+
+    vae, text: folders of `write_vae` and `write_text_encoder`; without them it makes pixels of
+    bytes. Patches are (1, 2, 2) of latents, (1, 4, 4) of pixels; it is like clips of 9 frames of
+    32x32 at 8 frames a second.
+    """
+    import torch
+
+    from vidcurate.models import text_encoder_config, vae_config
+    from vidcurate.train.checkpoint import Saver
+    from vidcurate.train.model.config import ModelConfig
+    from vidcurate.train.network import Network
+    from vidcurate.train.parallel import placed
+
+    encode: dict[str, Any] = {"vae": vae, "text": text, "max_text_tokens": 32, "facts": {}}
+    encode |= {"channels": 3, "compression": [1, 1, 1], "causal": False, "text_width": None}
+    if vae is not None:
+        code = vae_config(vae)
+        encode |= {"channels": code.channels, "compression": list(code.compression)}
+        encode["causal"], encode["facts"]["vae"] = code.causal, code.facts
+    if text is not None:
+        tower = text_encoder_config(text)
+        encode["text_width"], encode["facts"]["text"] = tower.width, tower.facts
+    model = ModelConfig(
+        width=32,
+        depth=2,
+        heads=2,
+        patch=(1, 4, 4) if vae is None else (1, 2, 2),
+        channels=encode["channels"],
+        text_width=encode["text_width"] or 16,
+    )
+    torch.manual_seed(0)
+    network = Network(model, rows=text is not None)
+    with torch.no_grad():  # it begins as zero
+        for weight in network.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    said = {
+        "model": model.model_dump(mode="json", exclude={"preset"}),
+        "objective": {"name": "flow", "shift": 1.0},
+        "averaged": False,
+        "like": {"frames": 9, "height": 32, "width": 32, "fps": 8.0},
+        "encode": encode,
+    }
+    with placed("cpu") as place:
+        saver = Saver(folder / "checkpoints", 1, place)
+        saver.save({"model": dict(network.state_dict())}, 1, said)
+        saver.finish()
+    return folder
+
+
 def write_video_llm(folder: Path, family: str = "qwen2_5_vl") -> Path:
     """A video language model: qwen2_5_vl, qwen3_vl or llava_onevision, of about 0.2 M parameters.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vidcurate.errors import DataError, StorageError, UserError
-from vidcurate.media.frame_files import load_frames, save_frames
+from vidcurate.media.frame_files import at_rate, load_frames, save_frames
 
 
 def square(frames: int = 5, height: int = 32, width: int = 48) -> np.ndarray:
@@ -46,9 +46,32 @@ def test_pictures_and_videos_are_scaled_to_cover_a_size(tmp_path):
     assert load_frames(tmp_path / "b.mp4", size=(16, 16), count=3)[0].shape == (3, 16, 16, 3)
 
 
+def test_a_single_frame_is_a_picture_without_loss(tmp_path):
+    picture = square(1)
+    save_frames(tmp_path / "a.png", picture, 8)
+    assert (load_frames(tmp_path / "a.png")[0] == picture).all()
+
+
+def test_a_video_is_thinned_to_what_it_shows_at_fewer_frames_a_second():
+    video = np.arange(10, dtype=np.uint8)[:, None, None, None]
+
+    def places(fps, wanted):
+        return at_rate(video, fps, wanted).ravel().tolist()
+
+    assert places(8, 8) == list(range(10))
+    assert places(8, 4) == [0, 2, 4, 6, 8]
+    assert places(8, 3) == [0, 2, 5, 8]  # at 0, 1/3, 2/3 and 1 second
+    assert places(30000 / 1001, 10) == [0, 2, 5, 8]  # 2.997 frames on each time: the one shown
+    assert at_rate(video[:1], 8, 2).shape == (1, 1, 1, 1)
+    with pytest.raises(UserError, match="8 frames a second has no 12; interpolate it"):
+        places(8, 12)
+
+
 def test_what_cannot_be_is_told(tmp_path):
     with pytest.raises(UserError, match=r"written as \.mp4 or \.gif"):
         save_frames(tmp_path / "a.avi", square(), 8)
+    with pytest.raises(UserError, match="a picture is of one frame"):
+        save_frames(tmp_path / "a.png", square(), 8)
     with pytest.raises(UserError, match="no picture or video"):
         load_frames(tmp_path / "none.mp4")
     (tmp_path / "bad.png").write_bytes(b"text")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from vidcurate.errors import DataError, ModelError, RunDirectoryError, UserError
 from vidcurate.nearest import suggest
 from vidcurate.train import checkpoint as saved
+from vidcurate.train.codes import identity
 from vidcurate.train.model.config import ModelConfig
 from vidcurate.train.network import Network
 from vidcurate.train.objective import Objective
@@ -33,6 +34,7 @@ Solver = Literal["euler", "heun"]
 Precision = Literal["auto", "bf16", "fp32"]
 Frames = npt.NDArray[np.uint8]
 
+_CALLED = {"vae": ("VAE", "--vae"), "text": ("text encoder", "--text-encoder")}
 _LEVEL = 10_007  # to the seed of the next finer level of a long video
 
 
@@ -90,10 +92,15 @@ class Generator:
         self._network, said = load_network(path, averaged=averaged)
         self._objective = Objective(**said["objective"])
         self._encode: dict[str, Any] = said.get("encode") or {}
-        self._names = {
-            "vae": vae or self._encode.get("vae"),
-            "text": text_encoder or self._encode.get("text"),
-        }
+        self._names: dict[str, str | None] = {}
+        for kind, other in (("vae", vae), ("text", text_encoder)):
+            own = self._encode.get(kind)
+            if other is not None and own is None:
+                raise UserError(
+                    f"this model was trained without a {_CALLED[kind][0]}: leave "
+                    f"{_CALLED[kind][1]} out"
+                )
+            self._names[kind] = other or own
         self._loaded: dict[tuple[str, torch.device], Any] = {}
         self.like: dict[str, Any] = said["like"]
 
@@ -202,7 +209,8 @@ class Generator:
         return [to_pixels(clip).numpy() for clip in made]
 
     def _packs(self, device: torch.device, how: How) -> _Packs:
-        return _Packs(self._sampler(device, how), Coding(self._vae(device)), device, how)
+        coding = Coding(self._vae(device))
+        return _Packs(self._sampler(device, how), coding, device, how)
 
     def _sampler(self, device: torch.device, how: How) -> Sampler:
         network = self._network.to(device)
@@ -226,17 +234,11 @@ class Generator:
         if ("text", device) not in self._loaded:
             from vidcurate.models.text_encoder import load_text_encoder
 
-            try:
+            with self._of_training("text"):
                 tower = load_text_encoder(
                     name, max_tokens=self._encode["max_text_tokens"], device=device
                 )
-            except ModelError as error:
-                raise _elsewhere(error, "text encoder", "--text-encoder") from error
-            if tower.width != self._encode["text_width"]:
-                raise ModelError(
-                    f"{name} gives rows of {tower.width}, and the model was trained on rows of "
-                    f"{self._encode['text_width']}: give the text encoder of its training"
-                )
+            self._check("text", tower.facts, tower.width, self._encode["text_width"])
             self._loaded["text", device] = tower
         found: TextEncoder = self._loaded["text", device]
         return found
@@ -248,19 +250,40 @@ class Generator:
         if ("vae", device) not in self._loaded:
             from vidcurate.models.vae import load_vae
 
-            try:
+            with self._of_training("vae"):
                 vae = load_vae(name, device=device)
-            except ModelError as error:
-                raise _elsewhere(error, "VAE", "--vae") from error
-            was = (self._encode["channels"], tuple(self._encode["compression"]))
-            now = (vae.config.channels, vae.config.compression)
-            if was != now:
-                raise ModelError(
-                    f"{name} has latents of {now[0]} channels and compression {now[1]}, and the "
-                    f"model was trained on {was[0]} and {was[1]}: give the VAE of its training"
-                )
+            self._check(
+                "vae",
+                vae.config.facts,
+                [vae.config.channels, *vae.config.compression],
+                [self._encode["channels"], *self._encode["compression"]],
+            )
             self._loaded["vae", device] = vae
         return self._loaded["vae", device]
+
+    @contextmanager
+    def _of_training(self, kind: str) -> Iterator[None]:
+        what, option = _CALLED[kind]
+        try:
+            yield
+        except ModelError as error:
+            raise ModelError(
+                f"the {what} that this model was trained with cannot be had: {error}; if it lies "
+                f"elsewhere now, give {option}"
+            ) from error
+
+    def _check(self, kind: str, facts: Mapping[str, Any], shape: object, trained: object) -> None:
+        """Refuse another model than that of training, whose latents or rows mean something else."""
+        was = (self._encode.get("facts") or {}).get(kind)
+        # A digest of files says nothing of a commit.
+        digests = [str(f["revision"]).startswith("sha256:") for f in (facts, was) if f is not None]
+        other = was is not None and len(set(digests)) == 1 and identity(was) != identity(facts)
+        if other or shape != trained:
+            what, option = _CALLED[kind]
+            raise ModelError(
+                f"{self._names[kind]} is not the {what} that this model was trained with, "
+                f"{self._encode[kind]}: give that by {option}"
+            )
 
     def _grain(self, coding: Coding) -> tuple[int, int]:
         """Rows and columns that sizes are multiples of."""
@@ -371,12 +394,6 @@ def _long(
             for prompt, seed, clip in zip(prompts, seeds, clips, strict=True)
         ]
     return [clip[:frames] for clip in clips]
-
-
-def _elsewhere(error: ModelError, what: str, option: str) -> ModelError:
-    return ModelError(
-        f"the {what} of this model's training: {error}; if it lies elsewhere now, give {option}"
-    )
 
 
 def load_network(path: Path, *, averaged: bool) -> tuple[Network, dict[str, Any]]:

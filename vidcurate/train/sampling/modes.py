@@ -280,11 +280,12 @@ class Wish:
         most = min(len(first), len(second)) - (room.every > 1)
         most -= (most + 1) % room.every
         usual = room.new("blend", None, 2 * (room.frames // 3), after=True, before=True)
-        shared = room.new("blend", self.frames or min(usual, most), 0, after=True, before=True)
+        usual = max(min(usual, most), 2 * room.every - 1)
+        shared = room.new("blend", self.frames or usual, 0, after=True, before=True)
         if shared > most:
             raise UserError(
                 f"blend: the clips ({len(first)} and {len(second)} frames) can share {most} frames "
-                f"at most, not {shared}; join makes new ones between them"
+                f"at most, not {shared}; mode join makes new ones between them"
             )
         head, tail = (
             room.kept(self.keep, shared, 2, len(clip) - shared) if len(clip) > shared else 0
