@@ -37,6 +37,7 @@ import vidcurate
 from vidcurate.errors import UserError, VidcurateError
 from vidcurate.media.frame_files import save_frames
 from vidcurate.shards.reader.batch import Batch
+from vidcurate.train.checkpoint import checkpoints
 from vidcurate.train.config import TrainConfig, load
 from vidcurate.train.data import Clips, clips, dataset, rate_of, resize_of
 from vidcurate.train.loop import train
@@ -257,9 +258,10 @@ def demo(config: TrainConfig, words: Sequence[str]) -> Iterator[str]:
         raise UserError("the demo shows clips of one folder of shards: data.shards names several")
     if config.encode.vae or config.encode.text:
         raise UserError("the demo trains on pixels and bytes: leave encode.vae and encode.text out")
-    began = time.perf_counter()
+    again = bool(checkpoints(output / "checkpoints"))
+    began, busy = time.perf_counter(), time.process_time()
     train(config, show=print, write=save_frames)
-    took = time.perf_counter() - began
+    took, busy = time.perf_counter() - began, time.process_time() - busy
     network, _ = load_network(output, averaged=True)
     captioned = config.data.model_copy(update={"drop_captions": 0.0})
     batches = list(dataset(captioned, config.model, split=config.data.split, workers=0))
@@ -287,6 +289,7 @@ def demo(config: TrainConfig, words: Sequence[str]) -> Iterator[str]:
     ]
     figures = {
         "seconds": took,
+        "cpu_seconds": busy,
         "fit": asdict(fitted),
         "run": asdict(run),
         "shown": [asdict(one) for one in shown],
@@ -294,7 +297,11 @@ def demo(config: TrainConfig, words: Sequence[str]) -> Iterator[str]:
     }
     (output / "demo.json").write_text(json.dumps(figures, indent=1) + "\n")
 
-    yield f"trained in               {took:.0f} s ({run.tokens_per_s:,.0f} tokens/s)"
+    yield (
+        f"trained in               {took:.0f} s, {busy:.0f} s of CPU time"
+        f"{' from the checkpoint that was there' if again else ''}"
+    )
+    yield f"tokens a second          {run.tokens_per_s:,.0f}"
     yield f"loss                     {fitted.model:.3f}"
     yield f"  best constant's        {fitted.constant:.3f}"
     yield f"  share                  {fitted.share:.2f} (to be under {MOST_OF_CONSTANT})"
