@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -14,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from two_ranks import recipe
+from two_ranks import recipe, two_ranks
 
 from vidcurate.errors import UserError
 from vidcurate.train.checkpoint import checkpoints
@@ -50,28 +46,7 @@ def lines(output: Path, name: str) -> list[Any]:
 
 def test_two_ranks_are_as_one(shapes, tmp_path):
     folder = shapes(8, ((5, 16, 16), (5, 16, 32)), val=0.4)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [
-                *(sys.executable, str(Path(__file__).with_name("two_ranks.py"))),
-                *(str(rank), str(port), str(folder), str(tmp_path)),
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for rank in ranks:
-            _, errors = rank.communicate(timeout=300)
-            assert rank.returncode == 0, errors
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
-    said = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    said = two_ranks(str(folder), str(tmp_path))
 
     # One process takes the packs of both ranks as accumulated ones: the same global batches.
     one = recipe(str(folder), str(tmp_path / "one"), optimizer={"lr": 1e-3, "weight_decay": 0.1})

@@ -1,9 +1,14 @@
-"""What each rank does in test_parallel.py: `python two_ranks.py RANK PORT FOLDER OUTPUT`."""
+"""What each of two ranks does: `python two_ranks.py RANK PORT FOLDER OUTPUT [RECIPE]`.
+
+Without a recipe (as JSON) it is what test_parallel.py is about.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +35,30 @@ def recipe(folder: str, output: str, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def main(rank: str, port: str, folder: str, output: str) -> None:
+def two_ranks(folder: str, output: str, *recipe: str) -> list[dict[str, Any]]:
+    """Start both ranks, wait for them, and give what each one said."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(port), folder, output, *recipe],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for rank in ranks:
+            _, errors = rank.communicate(timeout=300)
+            assert rank.returncode == 0, errors
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    return [json.loads(Path(output, f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def main(rank: str, port: str, folder: str, output: str, given: str = "") -> None:
     os.environ |= {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -54,6 +82,16 @@ def main(rank: str, port: str, folder: str, output: str) -> None:
         return real(own, *arguments, **named)
 
     loop.pack_of = noted
+    if given:
+        done = loop.train(
+            from_raw(json.loads(given)),
+            show=lambda _: None,
+            write=lambda path, frames, fps: None,
+        )
+        said = {"seen": seen, "step": done.step}
+        Path(output, f"rank{rank}.json").write_text(json.dumps(said))
+        dist.destroy_process_group()
+        return
     said = {}
     validate = {"every": 4, "batches": 1, "timesteps": [0.5], "videos": 1, "sampling_steps": 1}
     for how in ("ddp", "fsdp2"):

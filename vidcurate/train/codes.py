@@ -108,7 +108,7 @@ def codes_of(config: TrainConfig) -> tuple[Codes, str]:
                 "encode.precached is only, and the recipe trains on pixels and bytes, which are "
                 "not precached; name encode.vae or encode.text, or leave it out"
             )
-        return Codes(), "reads pixels"
+        codes, line = NO_CODES, "reads pixels"
     else:
         codes, line = _of_recipe(config, weights)
     _check_widths(config, codes)
@@ -274,10 +274,10 @@ def _named(facts: Mapping[str, Any] | None) -> str:
 def _check_widths(config: TrainConfig, codes: Codes) -> None:
     model = config.model
     if model.channels != codes.channels:
-        whose = codes.encode.vae or "pixels"
+        whose = "pixels" if codes.encode.vae is None else f"the latents of {codes.encode.vae}"
         raise UserError(
-            f"model.channels is {model.channels}, and the latents of {whose} have "
-            f"{codes.channels}; set model.channels: {codes.channels}"
+            f"model.channels is {model.channels}, and {whose} have {codes.channels}; set "
+            f"model.channels: {codes.channels}"
         )
     if codes.text_width not in (None, model.text_width):
         raise UserError(

@@ -104,7 +104,8 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
     if place.first:
         _say(config, codes, line)
     videos = config.validate_.every is not None and config.validate_.videos > 0
-    encoders = Encoders(config, codes, place.device, decodes=videos and write is not None)
+    decodes = videos and write is not None and place.first
+    encoders = Encoders(config, codes, place.device, decodes=decodes)
     torch.manual_seed(config.data.seed)  # the same weights on all ranks
     network = Network(
         config.model,

@@ -125,7 +125,9 @@ class Validator:
         assert isinstance(network, Network)
         with gathered(network):
             for n, (sample, caption, rows, shape, times) in enumerate(chosen):
-                known = {caption: rows, "": self._encoders.empty} if rows is not None else {}
+                # By the sample's id: the caption, and which of its variants, may be unknown.
+                prompt = caption if rows is None else sample
+                known = {} if rows is None else {sample: rows, "": self._encoders.empty}
                 width = self._config.model.text_width
                 text = network.text or KnownText(known, width, self._place.device)
                 sampler = Sampler(
@@ -137,7 +139,7 @@ class Validator:
                     objective=self._objective,
                 )
                 start = Start(torch.zeros(shape), times, torch.ones(shape[0], dtype=torch.float64))
-                (latent,) = sampler([start], [caption], [n])
+                (latent,) = sampler([start], [prompt], [n])
                 if self._place.first and self._write is not None:
                     folder.mkdir(parents=True, exist_ok=True)
                     path = folder / f"{which}-{sample[:12]}.mp4"
