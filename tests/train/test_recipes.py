@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from vidcurate.cli.main import app
 from vidcurate.media.frame_files import save_frames
 from vidcurate.train.checkpoint import checkpoints
 from vidcurate.train.config import load
@@ -22,6 +25,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "train"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
+BASED = "finetune"  # in the names of those that begin with another training's weights
 SIZE = 32  # pixels: two patches of two latents of eight pixels
 TINY = {"model.width": 32, "model.depth": 2, "model.heads": 2, "optimizer.warm_up": 2}
 
@@ -45,6 +49,14 @@ def frozen(checkpoint) -> dict[str, dict[str, object]]:
         "finetune_lora": of_wan,
         "latte": {"encode.vae": kl, "encode.text": clip, "model.text_width": 32},
     }
+
+
+def precached(name: str, changes: dict[str, object]) -> None:
+    """Precache what a shipped recipe encodes, as its head says."""
+    sets = [word for value in _given(changes) for word in ("--set", value)]
+    sets += ["--set", "data.workers=0", "--set", "optimizer.warm_up=0"]
+    done = CliRunner().invoke(app, ["precache", str(FOLDER / f"{name}.yaml"), *sets])
+    assert done.exit_code == 0, done.output
 
 
 def trained(name: str, output: Path, changes: dict[str, object], steps: int) -> Path:
@@ -74,13 +86,15 @@ def test_a_recipe_is_valid_and_its_head_names_what_it_needs(name, monkeypatch):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_ten_steps(name, shapes, tmp_path, frozen):
-    changes: dict[str, object] = {
-        "data.shards": shapes(6, sizes=((5, SIZE, SIZE),), val=0.5),
-        **frozen.get(name, {}),
-    }
+    shards = shapes(6, sizes=((5, SIZE, SIZE),), val=0.5)
+    changes: dict[str, object] = {"data.shards": shards, **frozen.get(name, {})}
+    if name in frozen:  # what is precached stands beside its shards
+        changes["data.shards"] = copytree(shards, tmp_path / "shards")
+        precached(name, {**changes, "init_from.checkpoint": "none"} if BASED in name else changes)
+        changes["encode.precached"] = "only"
     if name == "dit_demo":
         changes["data.captions"] = "source"  # these clips have no scores
-    if name == "finetune_lora":
+    if BASED in name:
         changes["init_from.checkpoint"] = trained("dit_wan", tmp_path / "base", changes, 2)
     output = trained(name, tmp_path / "out", changes, 10)
     lines = read(output / "metrics.jsonl")
@@ -93,7 +107,7 @@ def test_a_recipe_trains_ten_steps(name, shapes, tmp_path, frozen):
     assert said["step"] == 10
     if name in frozen:
         assert said["encode"]["compression"] == [1 if name == "latte" else 4, 8, 8]
-    assert bool(said.get("lora")) == (name == "finetune_lora")
+    assert bool(said.get("lora")) == (BASED in name)
 
 
 def _given(changes: dict[str, object]) -> Sequence[str]:
