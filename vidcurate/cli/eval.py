@@ -108,10 +108,14 @@ def _print(found: dict[str, Any]) -> None:
     warnings = [*found["warnings"], *(f"left out: {why}" for why in found["broken"])]
     for name, one in found["metrics"].items():
         if "n/a" in one:
-            rows.append((name, "n/a", "", "", "", one["n/a"]))
+            rows.append((name, "n/a", "", "", "", "see below"))
+            warnings.append(f"{name} is n/a: {one['n/a']}")
             continue
         warnings += [f"{name}: {text}" for text in one["warnings"]]
         if name == "motion":
+            silent = [score for score, own in one["scores"].items() if not any(_counts(own))]
+            if silent:
+                warnings.append(f"motion: no verdict on any clip of {', '.join(silent)}")
             rows += [
                 (
                     score,
@@ -122,6 +126,7 @@ def _print(found: dict[str, Any]) -> None:
                     own["unit"],
                 )
                 for score, own in one["scores"].items()
+                if score not in silent
             ]
             continue
         of = f"{one.get('extractor') or one['vae']} ({one['revision'][:19]})"
@@ -143,6 +148,10 @@ def _print(found: dict[str, Any]) -> None:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4g}"
+
+
+def _counts(one: dict[str, Any]) -> list[int]:
+    return list(one["clips"].values())
 
 
 def _clips(counts: dict[str, int]) -> str:

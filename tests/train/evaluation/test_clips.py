@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,8 @@ def test_some_are_a_random_choice_by_the_seed(shapes: Shards) -> None:
     names = [c.name for c in every]
     assert [c.name for c in some] == names[:3]
     assert names != sorted(names)
+    wide = [c.frames.shape[1] > 32 for c in every]
+    assert sum(a != b for a, b in pairwise(wide)) > 2  # sizes are mixed, not one after another
     other = [c.name for c in real(data(folder), seed=1)]
     assert other != names
     assert sorted(other) == sorted(names)
@@ -90,7 +93,7 @@ def test_what_was_trained_from_a_precached_set_has_that_set_s_sizes(
 ) -> None:
     """And the clips are those of the set that --shards names."""
     sizes = {"short_side": 24, "frames": 4, "patch": [1, 1, 1]}
-    folder = precached(tmp_path / "set", resize=sizes, native={"short_side": 16, "frames": None})
+    folder = precached(tmp_path / "set", resize=sizes, native={"short_side": 40, "frames": None})
     said = {
         "version": 1,
         "step": 2,
@@ -102,7 +105,7 @@ def test_what_was_trained_from_a_precached_set_has_that_set_s_sizes(
     (tmp_path / "train.json").write_text(json.dumps(said))
     trained = Trained(tmp_path, averaged=True, vae=None, text_encoder=None)
     assert trained.vae == "v"
-    assert trained.data.native == Size(short_side=16)
+    assert trained.data.native == Size(short_side=40)
     shards = str(shapes(24, SIZES, 0.5))
     clips = list(real(trained.data, trained.resize, shards=shards))
     assert {c.frames.shape for c in clips} == {(4, 24, 36, 3), (4, 24, 24, 3)}

@@ -13,7 +13,7 @@ import torch
 
 from vidcurate.errors import DataError, RunDirectoryError, UserError
 from vidcurate.media.frame_files import load_frames
-from vidcurate.shards import NativeLimit, ShardDataset
+from vidcurate.shards import BucketBatches, NativeLimit, ShardDataset
 from vidcurate.train.config import Data
 from vidcurate.train.data import Resize, rate_of
 from vidcurate.train.evaluation.features import Frames
@@ -80,7 +80,7 @@ class RealClips:
         self.shards = str(chosen)
         self._data = ShardDataset(
             self.shards,
-            batch=1,
+            batch=BucketBatches(1, neighbours=1),  # else the first ones would be alike in size
             split="val",
             buckets=data.buckets,
             captions=data.rendered(drop=False) if data.captions is not None else None,

@@ -31,7 +31,7 @@ METRICS: tuple[Name, ...] = get_args(Name)
 
 COMPARABLE = (
     "numbers compare only with those of the same extractor and revision, clips, number, size and "
-    "length of clips, sampling steps and guidance"
+    "length of clips, mode, sampling steps and guidance"
 )
 
 

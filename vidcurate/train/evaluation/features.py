@@ -29,7 +29,11 @@ VIDEO_MODEL = "MCG-NJU/videomae-base-finetuned-ssv2"
 classifiers of Kinetics see the content of single frames before all (arXiv 2404.12391)."""
 
 IMAGE_MODEL = "facebook/dinov2-large"
-"""DINOv2, whose distances agree with people better than Inception's do (arXiv 2306.04675)."""
+"""DINOv2, whose distances agree with people better than Inception's do (arXiv 2306.04675).
+
+An Inception of timm, as timm/inception_v3.tf_in1k, can be named too; it is not the one of published
+FIDs, whose numbers do not compare with its own.
+"""
 
 Kind = Literal["video", "image"]
 

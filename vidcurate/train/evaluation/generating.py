@@ -19,7 +19,8 @@ from vidcurate.train.model.config import ModelConfig
 from vidcurate.train.model.flops import Compression
 from vidcurate.train.precache.derived import about
 from vidcurate.train.sampling import starts
-from vidcurate.train.sampling.generate import Generator, How
+from vidcurate.train.sampling.generate import Generator
+from vidcurate.train.sampling.packs import How
 
 Mode = Literal["text_to_video", "image_to_video"]
 
