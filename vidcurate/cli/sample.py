@@ -112,8 +112,9 @@ def sample(
     """Generate videos with a trained model: from prompts, pictures or videos."""
     need_torch()
     from vidcurate.media.frame_files import PICTURE, check_output, save_frames
-    from vidcurate.train.sampling.generate import Generator, How
+    from vidcurate.train.sampling.generate import Generator
     from vidcurate.train.sampling.modes import check_given, check_mode, check_options
+    from vidcurate.train.sampling.packs import How
 
     given = sources or []
     chosen = check_mode(mode or _usual(given))

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from vidcurate.errors import ModelError, RunDirectoryError, UserError
-from vidcurate.train.sampling.generate import Generator, How
+from vidcurate.train.sampling.generate import Generator
 from vidcurate.train.sampling.modes import Mode
+from vidcurate.train.sampling.packs import How
 
 Checkpoint = Callable[..., Path]
 Make = Callable[..., Generator]

@@ -127,6 +127,16 @@ def test_guidance_of_1_asks_the_model_once_a_step_and_heun_but_once_for_the_last
     assert counts == {(1.0, "euler"): 5, (2.0, "euler"): 10, (1.0, "heun"): 9}
 
 
+def test_guidance_without_a_prompt_has_nothing_to_do() -> None:
+    start = doubled(text_to_video((1, 1, 2, 2), 8.0))
+    guided, plain, one = (sampler(guidance=g, steps=4) for g in (4.0, 1.0, 4.0))
+    made = guided([start], [""], [1])
+    assert torch.equal(made[0], plain([start], [""], [1])[0])
+    assert len(guided.model.seen) == 4  # type: ignore[attr-defined]
+    one([start, start], ["", "a"], [1, 1])
+    assert len(one.model.seen) == 8  # type: ignore[attr-defined]
+
+
 def test_times_are_shifted_by_the_tokens_of_each_sample() -> None:
     starts = [
         doubled(text_to_video((1, 1, 2, 2), 8.0)),

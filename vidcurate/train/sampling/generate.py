@@ -2,70 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vidcurate.errors import DataError, ModelError, RunDirectoryError, UserError
-from vidcurate.nearest import suggest
+from vidcurate.errors import RunDirectoryError, UserError
 from vidcurate.train import checkpoint as saved
-from vidcurate.train.codes import identity
 from vidcurate.train.model.config import ModelConfig
 from vidcurate.train.network import Network
 from vidcurate.train.objective import Objective
 from vidcurate.train.parallel import placed
-from vidcurate.train.sampling import starts
 from vidcurate.train.sampling.coding import Coding
-from vidcurate.train.sampling.modes import Mode, Room, Wish, check_given, check_options, keys_of
+from vidcurate.train.sampling.frozen import Frozen
+from vidcurate.train.sampling.modes import Mode, Room, Wish, check_given, check_options
+from vidcurate.train.sampling.packs import How, Packs, interpolated, long
 from vidcurate.train.sampling.sampler import Sampler, to_pixels
 from vidcurate.train.sampling.starts import Start
-from vidcurate.train.text import TextEncoder
 
-Device = Literal["auto", "cpu", "cuda"]
-Solver = Literal["euler", "heun"]
-Precision = Literal["auto", "bf16", "fp32"]
 Frames = npt.NDArray[np.uint8]
-
-_CALLED = {"vae": ("VAE", "--vae"), "text": ("text encoder", "--text-encoder")}
-_LEVEL = 10_007  # to the seed of the next finer level of a long video
-
-
-@dataclass(frozen=True)
-class How:
-    """How clips are sampled; steps, guidance, solver and negative as of `Sampler`.
-
-    precision: "bf16" by autocast; "auto": that on a GPU. at_once: clips in one pack.
-
-    Raises:
-        UserError: a device, solver or precision that there is not.
-    """
-
-    steps: int = 50
-    guidance: float = 4.0
-    solver: Solver = "euler"
-    negative: str = ""
-    device: Device = "auto"
-    precision: Precision = "auto"
-    at_once: int = 8
-
-    def __post_init__(self) -> None:
-        for name, known in (("device", Device), ("solver", Solver), ("precision", Precision)):
-            value = getattr(self, name)
-            if value not in get_args(known):
-                raise UserError(f"no {name} {value!r}{suggest(str(value), get_args(known))}")
-
-    @staticmethod
-    def of(**settings: Any) -> How:
-        """Of settings by name, from people."""
-        return How(**settings)
 
 
 class Generator:
@@ -91,28 +50,13 @@ class Generator:
     ) -> None:
         self._network, said = load_network(path, averaged=averaged)
         self._objective = Objective(**said["objective"])
-        self._encode: dict[str, Any] = said.get("encode") or {}
-        self._names: dict[str, str | None] = {}
-        for kind, other in (("vae", vae), ("text", text_encoder)):
-            own = self._encode.get(kind)
-            if other is not None and own is None:
-                raise UserError(
-                    f"this model was trained without a {_CALLED[kind][0]}: leave "
-                    f"{_CALLED[kind][1]} out"
-                )
-            self._names[kind] = other or own
-        self._loaded: dict[tuple[str, torch.device], Any] = {}
+        self._frozen = Frozen(said.get("encode") or {}, vae, text_encoder)
         self.like: dict[str, Any] = said["like"]
-
-    @property
-    def every(self) -> int:
-        """Frames in a latent frame of a causal VAE; 1 where each frame stands for itself."""
-        return int(self._encode.get("compression", (1, 1, 1))[0]) if self._names["vae"] else 1
 
     @property
     def fewest_between(self) -> int:
         """New frames that a gap between two key frames must have."""
-        return 2 * self.every - 1
+        return 2 * self._frozen.every - 1
 
     def __call__(self, prompt: str, *, seed: int = 0, **settings: Any) -> Frames:
         """One video, uint8 (T, H, W, 3), RGB; with the settings of `many`."""
@@ -180,9 +124,9 @@ class Generator:
             )
             room = Room(self.like["frames"], coding.every)
             if mode == "interpolate":
-                made = _interpolated(packs, wish, room, between, prompts, seeds)
+                made = interpolated(packs, wish, room, between, prompts, seeds)
             elif mode == "long":
-                made = _long(packs, wish, room, prompts, seeds)
+                made = long(packs, wish, room, prompts, seeds)
             else:
                 laid = wish.laid(room)
                 made = [laid.result(clip) for clip in packs([laid.start], prompts, seeds)]
@@ -208,15 +152,17 @@ class Generator:
             made = self._packs(place.device, chosen)(begun, prompts, seeds)
         return [to_pixels(clip).numpy() for clip in made]
 
-    def _packs(self, device: torch.device, how: How) -> _Packs:
-        coding = Coding(self._vae(device))
-        return _Packs(self._sampler(device, how), coding, device, how)
+    def _packs(self, device: torch.device, how: How) -> Packs:
+        coding = Coding(self._frozen.vae(device))
+        return Packs(self._sampler(device, how), coding, device, how)
 
     def _sampler(self, device: torch.device, how: How) -> Sampler:
         network = self._network.to(device)
+        text = self._frozen.text(device) or network.text
+        assert text is not None, "an encoder, or bytes"
         return Sampler(
             network.dit,
-            self._text(device),
+            text,
             network.dit.config.patch,
             steps=how.steps,
             guidance=how.guidance,
@@ -224,66 +170,6 @@ class Generator:
             objective=self._objective,
             negative=how.negative,
         )
-
-    def _text(self, device: torch.device) -> TextEncoder:
-        name = self._names["text"]
-        if name is None:
-            assert self._network.text is not None
-            learned: TextEncoder = self._network.text
-            return learned
-        if ("text", device) not in self._loaded:
-            from vidcurate.models.text_encoder import load_text_encoder
-
-            with self._of_training("text"):
-                tower = load_text_encoder(
-                    name, max_tokens=self._encode["max_text_tokens"], device=device
-                )
-            self._check("text", tower.facts, tower.width, self._encode["text_width"])
-            self._loaded["text", device] = tower
-        found: TextEncoder = self._loaded["text", device]
-        return found
-
-    def _vae(self, device: torch.device) -> Any:
-        name = self._names["vae"]
-        if name is None:
-            return None
-        if ("vae", device) not in self._loaded:
-            from vidcurate.models.vae import load_vae
-
-            with self._of_training("vae"):
-                vae = load_vae(name, device=device)
-            self._check(
-                "vae",
-                vae.config.facts,
-                [vae.config.channels, *vae.config.compression],
-                [self._encode["channels"], *self._encode["compression"]],
-            )
-            self._loaded["vae", device] = vae
-        return self._loaded["vae", device]
-
-    @contextmanager
-    def _of_training(self, kind: str) -> Iterator[None]:
-        what, option = _CALLED[kind]
-        try:
-            yield
-        except ModelError as error:
-            raise ModelError(
-                f"the {what} that this model was trained with cannot be had: {error}; if it lies "
-                f"elsewhere now, give {option}"
-            ) from error
-
-    def _check(self, kind: str, facts: Mapping[str, Any], shape: object, trained: object) -> None:
-        """Refuse another model than that of training, whose latents or rows mean something else."""
-        was = (self._encode.get("facts") or {}).get(kind)
-        # A digest of files says nothing of a commit.
-        digests = [str(f["revision"]).startswith("sha256:") for f in (facts, was) if f is not None]
-        other = was is not None and len(set(digests)) == 1 and identity(was) != identity(facts)
-        if other or shape != trained:
-            what, option = _CALLED[kind]
-            raise ModelError(
-                f"{self._names[kind]} is not the {what} that this model was trained with, "
-                f"{self._encode[kind]}: give that by {option}"
-            )
 
     def _grain(self, coding: Coding) -> tuple[int, int]:
         """Rows and columns that sizes are multiples of."""
@@ -315,87 +201,6 @@ class Generator:
         return torch.from_numpy(cut).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-@dataclass(frozen=True)
-class _Packs:
-    """Starts of frames through the sampler, some in each pack."""
-
-    sampler: Sampler
-    coding: Coding
-    device: torch.device
-    how: How
-
-    def __call__(
-        self, begun: Sequence[Start], prompts: Sequence[str], seeds: Sequence[int]
-    ) -> list[Tensor]:
-        """Clips (T, 3, H, W); one start may stand for all prompts."""
-        if len(begun) == 1:
-            begun = list(begun) * len(prompts)
-        made: list[Tensor] = []
-        for at in range(0, len(begun), self.how.at_once):
-            some = slice(at, at + self.how.at_once)
-            made += self.coding.sample(self._computed, begun[some], prompts[some], seeds[some])
-        return made
-
-    def _computed(
-        self, begun: Sequence[Start], prompts: Sequence[str], seeds: Sequence[int]
-    ) -> list[Tensor]:
-        half = self.how.precision == "bf16" or (
-            self.how.precision == "auto" and self.device.type == "cuda"
-        )
-        autocast = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
-        try:
-            with autocast:
-                return self.sampler(begun, prompts, seeds)
-        except DataError as error:
-            raise UserError(str(error)) from error
-
-
-def _interpolated(
-    packs: _Packs,
-    wish: Wish,
-    room: Room,
-    between: int | None,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-) -> list[Tensor]:
-    """Key frames, and new ones between; in one clip where the model knows such a length."""
-    starts.same_size(wish.given)
-    keys = torch.cat(list(wish.given))
-    if len(keys) < 2:
-        raise UserError("interpolate: one picture has nothing after it: give --from once more")
-    # Between pictures a clip of the usual length; between frames of a video as few as can be.
-    usual = room if len(wish.given) > 1 else Room(1, room.every)
-    count = usual.new("interpolate", between, 2, after=True, before=True)
-    if room.every == 1 and len(keys) + (len(keys) - 1) * count <= room.frames:
-        return packs([starts.interpolate(keys, count, wish.fps)], prompts, seeds)
-    return [
-        starts.fill_gaps(packs, prompt, keys, count, wish.fps, seed, packs.how.at_once)
-        for prompt, seed in zip(prompts, seeds, strict=True)
-    ]
-
-
-def _long(
-    packs: _Packs, wish: Wish, room: Room, prompts: Sequence[str], seeds: Sequence[int]
-) -> list[Tensor]:
-    """From coarse to fine: a clip of key frames, then the gaps between them, and theirs."""
-    frames = wish.frames or 4 * room.frames
-    keys, step, levels = room.levels(frames)
-    rate = wish.fps / step**levels
-    if wish.given:
-        start = starts.image_to_video(wish.given[0][0], keys, rate)
-    else:
-        start = starts.text_to_video((keys, 3, wish.size[1], wish.size[0]), rate)
-    clips = packs([start], prompts, seeds)
-    for level in reversed(range(levels)):
-        needed = keys_of(frames, step ** (level + 1))
-        fill = partial(starts.fill_gaps, packs, between=step - 1, rate=wish.fps / step**level)
-        clips = [
-            fill(prompt, clip[:needed], seed=seed + _LEVEL * (level + 1), at_once=packs.how.at_once)
-            for prompt, seed, clip in zip(prompts, seeds, clips, strict=True)
-        ]
-    return [clip[:frames] for clip in clips]
-
-
 def load_network(path: Path, *, averaged: bool) -> tuple[Network, dict[str, Any]]:
     """A trained network in evaluation mode, on the CPU, and what its checkpoint says of it.
 
@@ -411,6 +216,8 @@ def load_network(path: Path, *, averaged: bool) -> tuple[Network, dict[str, Any]
         path = found[-1]
     said = saved.about(path)
     encode = said.get("encode") or {}
+    # Weights that are not all in the checkpoint itself (adapters of a base) would be put together
+    # here.
     network = Network(ModelConfig.model_validate(said["model"]), rows=bool(encode.get("text")))
     weights = dict(network.named_parameters())
     part = "ema" if averaged and said["averaged"] else "model"

@@ -27,9 +27,9 @@ class Sampler:
     model: in evaluation mode; autocast, where it is wanted, stands around the call. text: of the
     captions that it was trained with. patch: of the model. steps: along the ODE. guidance: how far
     to go from the prediction without the prompt to that with it (arXiv 2207.12598); 1 stops there,
-    and a step costs half. negative: what stands in for the absent prompt. solver: Heun's takes two
-    predictions a step but for the last one. objective: the one that was trained; sampling shifts
-    its times as training did.
+    and a step costs half, as where there are no prompts. negative: what stands in for the absent
+    prompt. solver: Heun's takes two predictions a step but for the last one. objective: the one
+    that was trained; sampling shifts its times as training did.
     """
 
     model: Model
@@ -103,7 +103,7 @@ class Sampler:
         def asked(x: Tensor, level: Tensor) -> Tensor:
             return self.model(x, level, own, text).to(x.dtype)
 
-        if self.guidance == 1:
+        if self.guidance == 1 or all(prompt == self.negative for prompt in prompts):
             return asked, text.device
         other, other_offsets = self.text.encode([self.negative] * len(prompts))
         free = layout.with_text(other_offsets).to(text.device)
