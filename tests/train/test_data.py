@@ -8,8 +8,9 @@ import torch
 
 from vidcurate.errors import UserError
 from vidcurate.shards import Shapes
+from vidcurate.train.codes import Codes
 from vidcurate.train.config import Data
-from vidcurate.train.data import Resize, clips, dataset, resize_of
+from vidcurate.train.data import Resize, clips, dataset, rate_of, resize_of, seconds_of
 from vidcurate.train.model.config import ModelConfig
 
 MODEL = ModelConfig(width=32, depth=1, heads=2, patch=(1, 4, 4))
@@ -123,3 +124,34 @@ def test_buckets_are_the_other_way_to_batch(shapes):
 def test_no_samples_are_told(shapes):
     with pytest.raises(UserError, match="no samples of the split 'val'"):
         dataset(config(shapes(2)), MODEL, split="val")
+
+
+@pytest.mark.parametrize("along", [1, 4])
+def test_the_rate_of_a_video_is_known_from_its_latent_frames(along):
+    frames = torch.arange(17, dtype=torch.float64) / 24
+    times = torch.cat([frames[:1], frames[1:].reshape(-1, along).mean(1)])
+    assert rate_of(times, along) == pytest.approx(24)
+    assert seconds_of(times, along) == pytest.approx(17 / 24)
+    assert rate_of(times[:1], along) == 1
+    assert seconds_of(times[:1], along) == 0
+
+
+def test_latents_are_counted_as_such_in_packs(shapes):
+    """16 x 16 pixels of 5 frames are 2 latent frames of 2 x 2: one token each."""
+    model = ModelConfig(width=32, depth=1, heads=2, channels=16)
+    codes = Codes(channels=16, compression=(4, 8, 8), causal=True)
+    batches = list(dataset(config(shapes(9), budget=6), model, codes, split="all"))
+    assert sorted(len(batch) for batch in batches) == [3, 3, 3]
+    with pytest.raises(UserError, match="2 tokens, more than the budget of 1"):
+        next(iter(dataset(config(shapes(9), budget=1), model, codes, split="all")))
+
+
+def test_a_sample_carries_its_seed(shapes):
+    """Of the data's seed, the epoch and the sample, so that what is drawn by it is the same."""
+    data = config(shapes(3), budget=80)
+    reader = dataset(data, MODEL, split="all")
+    epochs = [{b.sample_ids[0]: b.samples[0].seed for b in reader} for _ in range(2)]
+    again = dataset(data.model_copy(update={"budget": 240}), MODEL, split="all")
+    (batch,) = again
+    assert dict(zip(batch.sample_ids, (s.seed for s in batch.samples), strict=True)) == epochs[0]
+    assert len({*epochs[0].values(), *epochs[1].values()}) == 6

@@ -122,12 +122,9 @@ def tail_alone(tau: torch.Tensor) -> tuple[torch.Tensor, bool]:
     that of the last frame of the video encoded alone; the others of the tail are generated.
     """
     made = tau > 0
-    alone = bool(made.any()) and not bool(made[-1])
-    if alone:
-        after = made.cumsum(0) > 0
-        after[-1] = False
-        tau = tau.masked_fill(after & ~made, 1.0)
-    return tau, alone
+    after = made.cumsum(0) > 0  # and of those the last may stay
+    after[-1] = False
+    return tau.masked_fill(after & ~made, 1.0), bool(made.any() and not made[-1])
 
 
 def tau_for(
