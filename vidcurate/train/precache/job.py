@@ -42,7 +42,8 @@ _PACKAGES = ("torch", "diffusers", "transformers", "av")
 
 @dataclass(frozen=True)
 class Precached:
-    """What is there now. samples, bytes: of the derived set. digest: of its index; "" for none.
+    """What is there now. samples, bytes: of the derived set. digest: of its index; "" where it has
+    none yet, or holds no sample.
 
     encoded, kept: samples that this call encoded, and those that were there. failures: clips that
     could not be encoded, by class of error. interrupted: it was stopped; the same call goes on.
@@ -160,10 +161,10 @@ class _Job:
             self.hands.encode(plan, plan.todo, self.stop, self._told)
         held = Held(plan.folder)
         records = {unit.key: held.unit(unit.key) for unit in plan.units}
-        if any(record is None for record in records.values()):
-            assert self.stop.is_set()
-            return self._report({}, {}, interrupted=True)
         found = {key: record for key, record in records.items() if record is not None}
+        if len(found) < len(records):
+            assert self.stop.is_set()
+            return self._report(found, {}, interrupted=True)
         index: Mapping[str, Any] = {}
         if any(record["samples"] for record in found.values()):
             index = self._committed(found, held.index)
@@ -277,13 +278,16 @@ class _Job:
         plan = self.plan
         failures = [f for record in found.values() for f in record["failures"]]
         samples = sum(len(record["samples"]) for record in found.values())
+        tried = [unit for unit in plan.todo if unit.key in found]
+        failed = sum(len(found[unit.key]["failures"]) for unit in tried)
+        encoded = sum(len(unit.new) for unit in tried) - failed
         return Precached(
             folder=plan.folder,
             fingerprint=plan.fingerprint,
             samples=samples,
             bytes=sum(shard["bytes"] for shard in index.get("shards", ())),
-            encoded=self.done,
-            kept=max(0, samples - self.done),
+            encoded=encoded,
+            kept=samples - encoded,
             failures=Counter(f["error"] for f in failures),
             digest=index.get("digest", ""),
             interrupted=interrupted,

@@ -194,10 +194,12 @@ class Held:
                     own = [row["sample_id"], place.offset, place.size, place.sha256]
                     self._samples[place.shard].append(own)
 
-    def is_done(self, key: str) -> bool:
-        """Whether nothing of a unit is to be done, or tried again."""
+    def is_done(self, key: str, count: int) -> bool:
+        """Whether nothing of a unit of so many samples is to be done, or tried again."""
         found = self.unit(key)
-        return found is not None and all(not f["transient"] for f in found["failures"])
+        if found is None or len(found["samples"]) + len(found["failures"]) != count:
+            return False
+        return all(not f["transient"] for f in found["failures"])
 
     def unit(self, key: str) -> dict[str, Any] | None:
         """What is known of a finished unit; None where there is none.
@@ -268,7 +270,7 @@ class Plan:
             self.text_width = text_encoder_config(config.encode.text).width
         self.uncaptioned = 0
         self.units = list(self._units())
-        self.todo = [unit for unit in self.units if not self.held.is_done(unit.key)]
+        self.todo = [u for u in self.units if not self.held.is_done(u.key, len(u.rows))]
         self.clips = sum(len(unit.rows) for unit in self.units)
 
     def _units(self) -> Iterator[Unit]:
@@ -287,7 +289,7 @@ class Plan:
             numbers = np.array([number for number, _ in found], np.int64)
             key = short_hash(json.dumps([shard, buckets[shard], marks]))[:16]
             kept = {i: p for i, m in enumerate(marks) if (p := self.held.sample(m)) is not None}
-            path = self._path(shard, buckets[shard], key)
+            path = self._path(shard, buckets[shard], key, len(marks))
             yield Unit(shard, buckets[shard], path, key, numbers, marks, kept)
 
     def _mark(self, row: Row, shapes: Shapes, i: int, texts: list[str]) -> str:
@@ -300,11 +302,11 @@ class Plan:
         own = [self.fingerprint, [row[n] for n in names], size, texts]
         return short_hash(json.dumps(own))
 
-    def _path(self, shard: str, bucket: str, key: str) -> str:
+    def _path(self, shard: str, bucket: str, key: str, count: int) -> str:
         """Of the derived tar: another name for other bytes, as its index names the one before."""
         name = f"{bucket}/{Path(shard).stem}-{key[:8]}.tar"
         there = self.held.names(name)
-        if there is None or self.held.is_done(key):
+        if there is None or self.held.is_done(key, count):
             return name
         return f"{bucket}/{Path(shard).stem}-{short_hash(key + there)[:8]}.tar"
 
