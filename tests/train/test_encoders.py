@@ -374,10 +374,21 @@ def test_precached_only_and_off(make):
     assert codes_of(config)[0].sets == {str(folder): 1.0}
     assert codes_of(make(TINY, encode__precached="off"))[0].sets is None
     index = Path(str(auto.data.shards)) / "index.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), "digest": "another"}))
+    said = json.loads(index.read_text())
+    index.write_text(json.dumps({**said, "columns": "others"}))
+    assert codes_of(config)[0].sets == {str(folder): 1.0}, "it holds no text"
+    with_text = make(TINY, text=True, encode__precached="only")
+    cached(with_text)
+    index.write_text(json.dumps({**said, "columns": "more"}))
+    with pytest.raises(UserError, match="has captions of an earlier state of"):
+        codes_of(with_text)
+    index.write_text(json.dumps({**said, "digest": "another"}))
     with pytest.raises(UserError, match=r"is of an earlier state of .*: run `vidcurate precache"):
         codes_of(config)
     assert codes_of(auto)[0].sets is None
+    index.unlink()
+    with pytest.raises(UserError, match=r"has no index \(to train without it name .*@"):
+        codes_of(config)
     with pytest.raises(UserError, match="trains on pixels and bytes, which are not precached"):
         codes_of(make(encode__precached="only"))
 

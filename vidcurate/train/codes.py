@@ -157,11 +157,15 @@ def _of_recipe(config: TrainConfig, weights: Mapping[str, float]) -> tuple[Codes
     missing: list[str] = []
     for root, weight in weights.items():
         folder = derived.derived_folder(root, mark)
-        said = derived.about(folder)
+        said, parent = derived.about(folder), derived.parent_of(root)
         if said is None:
             missing.append(f"{folder} is not there")
-        elif said.parent.digest != derived.digest_of(root):
+        elif parent is None:
+            missing.append(f"{root} has no index (to train without it name {folder} itself)")
+        elif said.parent.digest != parent.digest:
             missing.append(f"{folder} is of an earlier state of {root}")
+        elif said.text is not None and said.parent.columns != parent.columns:
+            missing.append(f"{folder} has captions of an earlier state of {root}")
         else:
             sets[folder] = weight
             held = said

@@ -216,8 +216,8 @@ def about(root: str | Path) -> Derived | None:
     return derived
 
 
-def digest_of(root: str | Path) -> str | None:
-    """The digest of a packed set's index, which `Derived.parent` names; None without an index.
+def parent_of(root: str | Path) -> Parent | None:
+    """What `Derived.parent` says of a packed set, as it is now; None without an index.
 
     Raises:
         RunDirectoryError: its index.json is damaged. StoreError: it cannot be read.
@@ -225,7 +225,7 @@ def digest_of(root: str | Path) -> str | None:
     store = Store(root)
     try:
         found = json.loads(store.read_all(INDEX_FILE))
-        return str(found["digest"])
+        return Parent(digest=found["digest"], columns=found["columns"])
     except ShardMissingError:
         return None
     except (ValueError, KeyError, TypeError) as error:
