@@ -131,6 +131,17 @@ def test_fresh_removes_what_a_training_wrote_and_nothing_else(shapes, tmp_path, 
     )
 
 
+def test_a_mistake_costs_nothing_with_fresh(shapes, tmp_path, capsys):
+    out = tmp_path / "out"
+    path = written(shapes(4), out, steps=1)
+    assert main([str(path)]) == 0
+    held = tree(out)
+    assert main([str(path), "--fresh", "--set", f"data.shards={tmp_path / 'typo'}"]) == 2
+    assert "typo" in capsys.readouterr().err
+    assert main([str(path), "--fresh", "--set", "data.buckets=[2x2x2]"]) == 2
+    assert tree(out) == held
+
+
 def test_fresh_never_removes_what_it_begins_with(shapes, tmp_path, capsys):
     path = written(shapes(4), tmp_path / "out", steps=1)
     assert main([str(path)]) == 0
@@ -187,6 +198,26 @@ def test_without_tensorboard_the_metrics_are_in_one_file(shapes, tmp_path, monke
     assert f"no TensorBoard here (pip install tensorboard): metrics go to {tmp_path}" in caplog.text
     assert not (tmp_path / "tensorboard").exists()
     assert len(read(tmp_path / "metrics.jsonl")) == 1
+
+
+def test_a_sigterm_saves_without_a_validation(shapes, tmp_path):
+    """Whoever sends it kills what does not end soon; a validation with videos takes long."""
+    validate = {"every": 1, "batches": 1, "timesteps": [0.5]}
+    raw = recipe(str(shapes(6, val=0.5)), str(tmp_path), validate=validate, steps=100)
+    raw["data"]["split"] = "train"
+
+    def stop(line: str) -> None:
+        if line.startswith("step 1 ") and "val_loss" not in line:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert train(from_raw(raw), show=stop).stopped
+    lines = read(tmp_path / "metrics.jsonl")
+    assert [(line["step"], "val_loss" in line) for line in lines] == [
+        (1, False),
+        (1, True),  # the signal came before it, and was not seen yet
+        (2, False),
+    ]
+    assert [p.name for p in checkpoints(tmp_path / "checkpoints")] == ["step-00000002"]
 
 
 def test_ctrl_c_in_a_terminal_saves_with_workers_that_read(shapes, tmp_path):

@@ -96,9 +96,7 @@ def train(
         KeyboardInterrupt: after a Ctrl-C, with the checkpoint saved.
     """
     with placed(config.device) as place, _signals() as caught:
-        if fresh:
-            _forget(config, place, show)
-        summary = _train(config, place, caught, show, write)
+        summary = _train(config, place, caught, show, write, fresh=fresh)
         if signal.SIGINT in caught:
             raise KeyboardInterrupt
         return summary
@@ -110,6 +108,8 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
     caught: list[int],
     show: Callable[[str], None],
     write: WriteVideo | None,
+    *,
+    fresh: bool,
 ) -> Summary:
     output, began = Path(config.output), time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
         rows=codes.text_width is not None,
         recompute=config.optimizer.recompute,
     )
-    own = saved.checkpoints(output / "checkpoints")
+    own = [] if fresh else saved.checkpoints(output / "checkpoints")
     settings = {
         "model": _model_of(config),
         "encode": codes.described(),
@@ -138,6 +138,8 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
     optimizer = optimizer_of(model, config)
     average = Average(model, config.ema) if config.ema is not None else None
     data = dataset(config.data, config.model, codes, split=config.data.split)
+    if fresh:  # not before all that the recipe names is found to be there and to fit
+        _forget(config, place, show)
     saver = saved.Saver(output / "checkpoints", config.checkpoint.keep, place)
     step, epoch = _resume(config, codes, saver.folder, model, optimizer, average, data, place)
     validator = None
