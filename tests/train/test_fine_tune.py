@@ -23,11 +23,8 @@ from vidcurate.train.checkpoint import about, checkpoints, find
 from vidcurate.train.config import from_raw
 from vidcurate.train.loop import Summary, train
 from vidcurate.train.metrics import read
-from vidcurate.train.model.config import ModelConfig
-from vidcurate.train.network import Network
-from vidcurate.train.parallel import Place
+from vidcurate.train.sampling.generate import load_network
 
-ALONE = Place(0, 1, torch.device("cpu"))
 LORA = {"rank": 4, "alpha": 8, "modules": ["qkv", "kv", "mlp"]}
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -63,9 +60,9 @@ def stored(output: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def loaded(path: Path, *, averaged: bool = True) -> dict[str, torch.Tensor]:
-    network = Network(ModelConfig.model_validate(about(find(path))["model"]))
-    fine_tune.load_weights(network, find(path), averaged=averaged, place=ALONE)
+def loaded(path: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights as what generates takes them."""
+    network, _ = load_network(path, averaged=True)
     return fine_tune.trained(network)
 
 
