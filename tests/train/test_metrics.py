@@ -55,6 +55,16 @@ def test_without_a_known_peak_or_budget_there_is_nothing_to_say():
     assert said == "step 3  loss 0.5  mfu n/a  padding 1.2%"
 
 
+def test_time_that_is_not_training_does_not_count():
+    meter = Meter(ALONE, budget=None, peak=None)
+    meter.pack(samples=1, seconds=1, tokens=1000, flops=10)
+    began = time.perf_counter()
+    time.sleep(0.3)
+    meter.pause(time.perf_counter() - began)
+    time.sleep(0.02)
+    assert 1000 / 0.2 < meter.line()["tokens_per_s"] <= 1000 / 0.02
+
+
 def test_a_stopwatch_adds_up_and_begins_anew():
     watch = Stopwatch(torch.device("cpu"))
     for _ in range(2):

@@ -18,19 +18,30 @@ def train(
     output: Annotated[
         str | None, typer.Option("--output", help="Replaces the folder of the results.")
     ] = None,
+    batching: Annotated[
+        str | None,
+        typer.Option("--batching", metavar="pack|bucket", help="Replaces data.batching."),
+    ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Remove what the output holds of a training; begin anew."),
+    ] = False,
 ) -> None:
     """Train the included DiT on packed shards, or go on from its latest checkpoint.
 
     On several GPUs: torchrun --nproc-per-node N -m vidcurate.train RECIPE.
     """
     need_torch()
-    from vidcurate.media.frame_files import save_frames
-    from vidcurate.train.config import load
-    from vidcurate.train.loop import train as run
+    from vidcurate.train.command import start
 
-    given = [*overrides, *([f"output={output}"] if output is not None else [])]
-    config = load(recipe, overrides=given)
-    summary = run(config, show=typer.echo, write=save_frames)
+    config, summary = start(
+        recipe,
+        overrides=overrides,
+        output=output,
+        batching=batching,
+        fresh=fresh,
+        show=typer.echo,
+    )
     if summary.stopped:
         typer.echo(f"stopped at step {summary.step} of {config.steps}; the same command goes on")
     typer.echo(f"checkpoint: {summary.checkpoint}")

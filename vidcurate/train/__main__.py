@@ -9,13 +9,10 @@ checkpoint saved; 2 a mistake in the recipe; 1 any other error; 130 after Ctrl-C
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
 from vidcurate.errors import VidcurateError
-from vidcurate.media.frame_files import save_frames
-from vidcurate.train.config import load
-from vidcurate.train.loop import train
+from vidcurate.train.command import start
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,13 +20,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vidcurate.train")
     parser.add_argument("recipe")
     parser.add_argument("--set", action="append", default=[], metavar="PATH.TO.KEY=VALUE")
+    parser.add_argument("--output", help="replaces the folder of the results")
+    parser.add_argument("--batching", metavar="pack|bucket", help="replaces data.batching")
+    parser.add_argument(
+        "--fresh", action="store_true", help="remove what the output holds of a training"
+    )
     given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        train(
-            load(given.recipe, overrides=given.set),
+        start(
+            given.recipe,
+            overrides=given.set,
+            output=given.output,
+            batching=given.batching,
+            fresh=given.fresh,
             show=lambda line: print(line, flush=True),
-            write=save_frames,
         )
     except VidcurateError as error:
         print(f"error: {error}", file=sys.stderr)

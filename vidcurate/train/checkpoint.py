@@ -13,9 +13,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import shutil
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,36 @@ _log = logging.getLogger("vidcurate.train")
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints below a folder, the earliest first."""
     return sorted(p.parent for p in folder.glob(f"step-*/{ABOUT}"))
+
+
+def find(path: Path) -> Path:
+    """The checkpoint that a path means: itself, or the latest of a training's output.
+
+    Raises:
+        RunDirectoryError: there is none.
+    """
+    if (path / ABOUT).exists():
+        return path
+    found = checkpoints(path / "checkpoints")
+    if not found:
+        raise RunDirectoryError(
+            f"{path} holds no checkpoint; give a folder step-00001000, or a training's output"
+        )
+    return found[-1]
+
+
+def shapes(checkpoint: Path, part: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a part ("model", "ema"), by name.
+
+    Raises:
+        RunDirectoryError: it is damaged.
+    """
+    stored = _stored(checkpoint)
+    return {
+        name.removeprefix(f"{part}."): tuple(getattr(about, "size", ()))
+        for name, about in stored.items()
+        if name.startswith(f"{part}.")
+    }
 
 
 def about(checkpoint: Path) -> dict[str, Any]:
@@ -167,28 +200,40 @@ def load(tensors: dict[str, Any], checkpoint: Path, place: Place) -> None:
         RunDirectoryError: a file of it is missing or damaged.
     """
     _expect_one_process()
-    reader = dcp.FileSystemReader(checkpoint)
-    try:
-        stored = reader.read_metadata().state_dict_metadata
-        for name, tensor in _flat(tensors):
-            size = tuple(getattr(stored.get(name), "size", ()))
-            if name not in stored:
-                raise UserError(
-                    f"{checkpoint} has no {name}: it is of another model or of other settings "
-                    "(ema, optimizer); give the settings that it was saved with, or another output"
-                )
-            if size != tuple(tensor.shape):
-                raise UserError(
-                    f"{checkpoint} is of another shape: {name} is {size} there and "
-                    f"{tuple(tensor.shape)} in this model; set model as it was, or another output"
-                )
+    stored = _stored(checkpoint)
+    for name, tensor in _flat(tensors):
+        size = tuple(getattr(stored.get(name), "size", ()))
+        if name not in stored:
+            raise UserError(
+                f"{checkpoint} has no {name}: it is of another model or of other settings "
+                "(ema, optimizer); give the settings that it was saved with, or another output"
+            )
+        if size != tuple(tensor.shape):
+            raise UserError(
+                f"{checkpoint} is of another shape: {name} is {size} there and "
+                f"{tuple(tensor.shape)} in this model; set model as it was, or another output"
+            )
+    with _damage(checkpoint):
         dcp.load(
             tensors,
-            storage_reader=reader,
+            storage_reader=dcp.FileSystemReader(checkpoint),
             process_group=place.saving,
             no_dist=place.saving is None,
         )
-    except (CheckpointException, OSError, EOFError) as error:
+
+
+def _stored(checkpoint: Path) -> dict[str, Any]:
+    """What DCP knows of each tensor, by name."""
+    with _damage(checkpoint):
+        found: dict[str, Any] = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    return found
+
+
+@contextmanager
+def _damage(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except (CheckpointException, OSError, EOFError, pickle.UnpicklingError) as error:
         raise RunDirectoryError(
             f"{checkpoint} is damaged ({error}); remove it, and the one before it is taken"
         ) from error

@@ -181,6 +181,30 @@ class Validate(Section):
     guidance: Annotated[float, Field(ge=0)] = 4.0
 
 
+class InitFrom(Section):
+    """Weights of another training to begin with, where the output holds no checkpoint yet.
+
+    checkpoint: a folder step-00001000, or a training's output: its latest. averaged: take the
+        moving average of its weights, where it has one. Optimiser, data and step begin anew.
+    """
+
+    checkpoint: Annotated[str, Field(min_length=1)]
+    averaged: bool = True
+
+
+class Lora(Section):
+    """Train matrices of low rank beside the weights of `init_from`, which stay as they are.
+
+    rank: of these (Hu et al., arXiv 2106.09685). alpha: what they add is multiplied by alpha /
+        rank. modules: linear layers that get them, by name: qkv, q, kv, out, mlp, modulation and
+        others.
+    """
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    modules: Annotated[tuple[str, ...], Field(min_length=1)] = ("qkv", "q", "kv", "out")
+
+
 class TrainConfig(Section):
     """A training recipe.
 
@@ -191,6 +215,7 @@ class TrainConfig(Section):
     parallel: "ddp" holds the model whole on each rank, "fsdp2" shards it.
     device: "cuda", "cpu", or "auto".
     on_nan: a loss or gradient that is not finite stops the training, or its step is skipped.
+    init_from, lora: fine-tuning of another training's weights, all or by LoRA.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -208,6 +233,8 @@ class TrainConfig(Section):
     validate_: Annotated[Validate, Field(alias="validate")] = Validate()
     steps: Positive
     on_nan: Literal["stop", "skip"] = "stop"
+    init_from: InitFrom | None = None
+    lora: Lora | None = None
     output: Annotated[str, Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -215,6 +242,8 @@ class TrainConfig(Section):
         warm = self.optimizer.warm_up
         if warm > self.steps:
             raise ValueError(f"optimizer.warm_up: {warm} steps are more than the {self.steps}")
+        if self.lora is not None and self.init_from is None:
+            raise ValueError("lora: needs init_from: {checkpoint: ...}, the weights beside it")
         return self
 
 

@@ -16,14 +16,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 
-from vidcurate.errors import DivergedError, UserError
+from vidcurate.durable import replacing
+from vidcurate.errors import DivergedError, UserError, VidcurateError
 from vidcurate.train import checkpoint as saved
+from vidcurate.train import fine_tune
 from vidcurate.train.codes import Codes, codes_of
 from vidcurate.train.config import Optimizer, TrainConfig
 from vidcurate.train.data import dataset, endless, rate_of
 from vidcurate.train.encoders import Encoders
+from vidcurate.train.fresh import forget
 from vidcurate.train.metrics import Journal, Meter, Stopwatch, peak_tflops
 from vidcurate.train.model.flops import TRAINING, flops
 from vidcurate.train.network import (
@@ -42,6 +49,8 @@ from vidcurate.train.tau import causal_weights
 from vidcurate.train.validation import Validator, WriteVideo
 
 _log = logging.getLogger("vidcurate.train")
+# Of the model only what is trained; all of that must be there, which `checkpoint.load` sees to.
+_TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 
 
 @dataclass(frozen=True)
@@ -67,25 +76,27 @@ def train(
     *,
     show: Callable[[str], None] = print,
     write: WriteVideo | None = None,
+    fresh: bool = False,
 ) -> Summary:
     """Train to `config.steps`, going on from the latest checkpoint in `config.output`.
 
-    SIGTERM and Ctrl-C end it after the step that is at work, with a checkpoint; a second one at
-    once. Under torchrun each process calls it.
+    SIGTERM and Ctrl-C end it after the step that is at work, with a checkpoint and without a
+    validation; a second one at once. Under torchrun each process calls it.
 
     Args:
         show: takes each line for people. write: (path, uint8 frames (T, H, W, 3), frames a second)
-            writes a video; without it none are generated.
+            writes a video; without it none are generated. fresh: remove what the output holds of a
+            training, after saying it, and begin anew.
 
     Raises:
         UserError: no samples, a clip of more tokens than the budget, a checkpoint of another model
-            or data set.
+            or data set, `fresh` where the output is no training's.
         DivergedError: a loss or gradients that are not finite, with on_nan: stop.
         StorageError: the last checkpoint could not be saved.
         KeyboardInterrupt: after a Ctrl-C, with the checkpoint saved.
     """
     with placed(config.device) as place, _signals() as caught:
-        summary = _train(config, place, caught, show, write)
+        summary = _train(config, place, caught, show, write, fresh=fresh)
         if signal.SIGINT in caught:
             raise KeyboardInterrupt
         return summary
@@ -97,6 +108,8 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
     caught: list[int],
     show: Callable[[str], None],
     write: WriteVideo | None,
+    *,
+    fresh: bool,
 ) -> Summary:
     output, began = Path(config.output), time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
@@ -111,18 +124,28 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
         config.model,
         rows=codes.text_width is not None,
         recompute=config.optimizer.recompute,
-    ).to(place.device)
+    )
+    own = [] if fresh else saved.checkpoints(output / "checkpoints")
+    settings = {
+        "model": _model_of(config),
+        "encode": codes.described(),
+        "objective": config.objective.model_dump(mode="json"),
+    }
+    base = fine_tune.begin(network, config, settings, own[-1] if own else None, place)
+    network = network.to(place.device)
     bf16 = config.precision == "bf16"
     model = spread(network, network.dit.blocks, place, config.parallel, bf16=bf16)
     optimizer = optimizer_of(model, config)
     average = Average(model, config.ema) if config.ema is not None else None
     data = dataset(config.data, config.model, codes, split=config.data.split)
+    if fresh:  # not before all that the recipe names is found to be there and to fit
+        _forget(config, place, show)
     saver = saved.Saver(output / "checkpoints", config.checkpoint.keep, place)
     step, epoch = _resume(config, codes, saver.folder, model, optimizer, average, data, place)
-    journal = Journal(output, step, show) if place.first else None
     validator = None
     if config.validate_.every is not None:
         validator = Validator(config, encoders, place, write)
+    journal = Journal(output, step, show) if place.first else None
     peak = config.log.peak_tflops or peak_tflops(place.device, config.precision)
     meter = Meter(
         place,
@@ -204,9 +227,9 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
                 said = {
                     "epoch": epoch,
                     "data": state,
-                    "model": _model_of(config),
-                    "encode": codes.described(),
-                    "objective": config.objective.model_dump(),
+                    **settings,
+                    "lora": config.lora.model_dump(mode="json") if config.lora else None,
+                    "base": base,
                     "averaged": average is not None,
                     "like": like,
                     "trained_on": config.data.model_dump(mode="json"),
@@ -219,10 +242,14 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
                 loss = line["loss"]
                 if journal is not None:
                     journal.write(line)
-            if validator is not None and (last or step % validator.every == 0):
+            # Not after a SIGTERM: whoever sent it waits for the checkpoint, and not for long.
+            due = step == config.steps or step % (config.validate_.every or 1) == 0
+            if validator is not None and due and not stop:
+                validating = time.perf_counter()
                 checked = validator(model, average, step)
                 if journal is not None:
                     journal.write({"step": step, **checked})
+                meter.pause(time.perf_counter() - validating)
         saver.finish()
     finally:
         saver.wait()
@@ -240,7 +267,8 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
         skipped=dict(sum((Counter(s) for s in place.objects(dict(data.skipped))), Counter())),
     )
     if place.first:
-        (output / "summary.json").write_text(json.dumps(asdict(summary), indent=1) + "\n")
+        with replacing(output / "summary.json") as temporary:
+            temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n")
         draw_losses(output / "metrics.jsonl", output / "losses.svg")
     return summary
 
@@ -262,11 +290,13 @@ def tensors_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """All tensors that a checkpoint holds, by names that do not depend on the ranks.
 
+    Frozen weights, beside LoRA's adapters, are not among them.
+
     Returns:
         them, and the optimiser's state as torch's functions take it. The optimiser's settings are
         not saved: they are the recipe's.
     """
-    weights, state = get_state_dict(model, optimizer)
+    weights, state = get_state_dict(model, optimizer, options=_TRAINED)
     tensors = {"model": weights, "optimizer": state["state"]}
     if average is not None:
         tensors["ema"] = dict(average.tensors)
@@ -297,11 +327,37 @@ def _resume(
     codes.compare(said["encode"], str(found[-1]))
     tensors, state = tensors_of(model, optimizer, average)
     saved.load(tensors, found[-1], place)
-    set_state_dict(model, optimizer, model_state_dict=tensors["model"], optim_state_dict=state)
+    set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=tensors["model"],
+        optim_state_dict=state,
+        options=_TRAINED,
+    )
     data.load_state_dict(said["data"])
     if place.first:
         _log.info("going on from %s", found[-1])
     return int(said["step"]), int(said["epoch"])
+
+
+def _forget(config: TrainConfig, place: Place, show: Callable[[str], None]) -> None:
+    """`--fresh`: what the output holds of a training, but never what is begun from."""
+    output = Path(config.output)
+    if config.init_from is not None:
+        begun = saved.find(Path(config.init_from.checkpoint)).resolve()
+        if begun.is_relative_to(output.resolve()):
+            raise UserError(
+                f"--fresh would remove {begun}, which init_from begins with; give another output"
+            )
+    failed = None
+    if place.first:
+        try:
+            forget(output, show)
+        except VidcurateError as error:
+            failed = error
+    for why in place.objects(failed):
+        if why is not None:
+            raise why
 
 
 def _model_of(config: TrainConfig) -> dict[str, Any]:
@@ -349,7 +405,9 @@ def _count(meter: Meter, config: TrainConfig, pack: Pack) -> None:
         samples=int(pack.clips.weight.sum()),
         seconds=pack.clips.seconds,
         tokens=sum(math.prod(grid) for grid in grids),
-        flops=TRAINING * flops(config.model, grids, pack.texts[: len(grids)]),
+        # Frozen weights need no gradients; attention's third, of inputs alone, is told too low.
+        flops=(TRAINING if config.lora is None else 2)
+        * flops(config.model, grids, pack.texts[: len(grids)]),
     )
 
 

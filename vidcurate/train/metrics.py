@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,10 @@ import psutil
 import torch
 from torch import Tensor
 
+from vidcurate.durable import replacing
 from vidcurate.train.parallel import Place
+
+_log = logging.getLogger("vidcurate.train")
 
 PEAK_TFLOPS = {
     "B200": 2250.0,
@@ -106,6 +111,10 @@ class Meter:
         for name, value in values.items():
             self._sums[name] += value
 
+    def pause(self, seconds: float) -> None:
+        """So much time went into something else than training, such as a validation."""
+        self._began += seconds
+
     def losses(self, errors: Tensor, counts: Tensor) -> None:
         """Sums and numbers (4,) of the errors of tokens, by quartile of the noise level."""
         self._errors += errors
@@ -191,18 +200,27 @@ class Journal:
     """Where lines go: OUT/metrics.jsonl, TensorBoard where it is installed, and `show`.
 
     Lines of steps after `step`, of a run that was killed, are removed: each step stands there once.
+    A disk that is full is told once, and does not end the training: it keeps its checkpoints.
+
+    Raises:
+        StorageError: the file cannot be written to begin with.
     """
 
     def __init__(self, folder: Path, step: int, show: Callable[[str], None]) -> None:
         self.path = folder / "metrics.jsonl"
         self._show = show
         kept = [line for line in read(self.path) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a", buffering=1)
+        self._told = False
         self._board: Any = None
-        if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
+        if find_spec("tensorboard") is None:
+            _log.info("no TensorBoard here (pip install tensorboard): metrics go to %s", self.path)
+            return
+        from torch.utils.tensorboard import SummaryWriter
 
+        with self._bearing():
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
@@ -210,18 +228,33 @@ class Journal:
         finite = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
         }
-        self._file.write(json.dumps(finite) + "\n")
         self._show(text_of(line))
-        if self._board is not None:
+        with self._bearing():
+            self._file.write(json.dumps(finite) + "\n")
+        if self._board is None:
+            return
+        with self._bearing():
             for name, value in finite.items():
                 if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(name, value, line["step"])
+            self._board.flush()  # else a kill loses two minutes, which are not trained again
 
     def close(self) -> None:
         """No more lines."""
-        self._file.close()
+        with self._bearing():
+            self._file.close()
         if self._board is not None:
-            self._board.close()
+            with self._bearing():
+                self._board.close()
+
+    @contextmanager
+    def _bearing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                _log.error("metrics cannot be written to %s: %s", self.path.parent, error)
+            self._told = True
 
 
 def read(path: Path) -> list[dict[str, Any]]:

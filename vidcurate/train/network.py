@@ -170,12 +170,15 @@ def optimizer_of(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
     decays: list[Tensor] = []
     others: list[Tensor] = []
     for name, weight in inner(model).named_parameters():
+        if not weight.requires_grad:  # beside LoRA's adapters
+            continue
         (decays if weight.ndim > 1 and "table" not in name else others).append(weight)
+    groups = [
+        {"params": decays, "weight_decay": config.optimizer.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     made: torch.optim.Optimizer = torch.optim.AdamW(
-        [
-            {"params": decays, "weight_decay": config.optimizer.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
+        [group for group in groups if group["params"]],
         lr=config.optimizer.lr,
         betas=config.optimizer.betas,
         fused=next(model.parameters()).device.type == "cuda",
@@ -184,7 +187,7 @@ def optimizer_of(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
 
 
 class Average:
-    """The moving average of the weights (EMA), in their precision and sharded as they are.
+    """The moving average of the trained weights (EMA), in their precision and sharded as they are.
 
     The decay rises with the steps, (1 + n) / (10 + n) up to `decay`, so that short runs do not
     average their first weights.
@@ -192,7 +195,8 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._weights = dict(inner(model).named_parameters())
+        named = inner(model).named_parameters()
+        self._weights = {name: weight for name, weight in named if weight.requires_grad}
         self.tensors = {name: w.detach().clone() for name, w in self._weights.items()}
 
     @torch.no_grad()  # type: ignore[untyped-decorator]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vidcurate.errors import RunDirectoryError, UserError
+from vidcurate.errors import UserError
 from vidcurate.train import checkpoint as saved
+from vidcurate.train.fine_tune import load_weights
 from vidcurate.train.model.config import ModelConfig
 from vidcurate.train.network import Network
 from vidcurate.train.objective import Objective
@@ -205,23 +206,12 @@ def load_network(path: Path, *, averaged: bool) -> tuple[Network, dict[str, Any]
     """A trained network in evaluation mode, on the CPU, and what its checkpoint says of it.
 
     Raises:
-        RunDirectoryError: there is no checkpoint.
+        RunDirectoryError: there is no checkpoint, or not the one that its adapters belong to.
     """
-    if not (path / saved.ABOUT).exists():
-        found = saved.checkpoints(path / "checkpoints")
-        if not found:
-            raise RunDirectoryError(
-                f"{path} holds no checkpoint; give a folder step-00001000, or a training's output"
-            )
-        path = found[-1]
+    path = saved.find(path)
     said = saved.about(path)
     encode = said.get("encode") or {}
-    # Weights that are not all in the checkpoint itself (adapters of a base) would be put together
-    # here.
     network = Network(ModelConfig.model_validate(said["model"]), rows=bool(encode.get("text")))
-    weights = dict(network.named_parameters())
-    part = "ema" if averaged and said["averaged"] else "model"
-    tensors = {name: weight.detach() for name, weight in weights.items()}
     with placed("cpu") as place:
-        saved.load({part: tensors}, path, place)
+        load_weights(network, path, averaged=averaged, place=place)
     return network.eval(), said
