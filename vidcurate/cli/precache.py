@@ -85,6 +85,7 @@ def precache(
     if failed:
         print_error("no clip could be encoded")
         raise typer.Exit(_EXIT_FAILED)
+    typer.echo(f"\nnext: vidcurate train {recipe}")
 
 
 def _print_plan(plan: Plan) -> None:
