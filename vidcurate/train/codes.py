@@ -57,7 +57,7 @@ class Codes:
             "causal": self.causal,
             "text_width": self.text_width,
             "facts": dict(self.facts),
-            "reads": "pixels" if self.sets is None else "precached",
+            "reads": "pixels" if self.sets is None else "a precached set",
         }
 
     def compare(self, then: Mapping[str, Any], checkpoint: str) -> None:
@@ -80,8 +80,8 @@ class Codes:
         if then["reads"] != now:
             mode = "off" if then["reads"] == "pixels" else "only"
             raise UserError(
-                f"{checkpoint} was trained from {then['reads']} samples, and these are {now}, in "
-                f"another order; set encode.precached: {mode} to go on, or give another output"
+                f"{checkpoint} was trained on {then['reads']}, and the recipe now reads {now}, "
+                f"in another order; set encode.precached: {mode} to go on, or give another output"
             )
 
 

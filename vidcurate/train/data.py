@@ -190,20 +190,22 @@ def clips(batch: Batch, resize: Resize) -> Clips:
     real = slots(batch)
     if not real:
         return blank(resize.patch)
-    assert batch.times is not None
-    latents, times = [], []
-    for i in real:
-        latents.append(batch.video[i].float() / 127.5 - 1)
-        own = batch.times[i][resize.chosen(len(batch.times[i]))]
-        times.append(torch.from_numpy(own - own[0]))
+    found = [pixels(batch, i, resize) for i in real]
     return Clips(
         [batch.sample_ids[i] for i in real],
         [batch.captions[i] for i in real],
-        latents,
-        times,
+        [video for video, _ in found],
+        [times for _, times in found],
         torch.ones(len(real)),
-        sum(seconds_of(own) for own in times),
+        sum(seconds_of(times) for _, times in found),
     )
+
+
+def pixels(batch: Batch, slot: int, resize: Resize) -> tuple[Tensor, Tensor]:
+    """A clip of a batch: float32 (T, 3, H, W), RGB in -1..1, and times float64 (T,) from 0."""
+    assert batch.times is not None
+    own = batch.times[slot][resize.chosen(len(batch.times[slot]))]
+    return batch.video[slot].float() / 127.5 - 1, torch.from_numpy(own - own[0])
 
 
 def blank(patch: Patch, channels: int = 3, text_width: int | None = None) -> Clips:

@@ -15,7 +15,7 @@ from vidcurate.shards import Batch
 from vidcurate.shards.tar_samples import DERIVED_SUFFIX
 from vidcurate.train.codes import PRECACHE, Codes
 from vidcurate.train.config import TrainConfig
-from vidcurate.train.data import Clips, Last, blank, clips, resize_of, seconds_of, slots
+from vidcurate.train.data import Clips, blank, clips, pixels, resize_of, seconds_of, slots
 from vidcurate.train.model.layout import offsets_of
 from vidcurate.train.precache import derived
 from vidcurate.train.precache.derived import Encoded
@@ -71,9 +71,8 @@ class Encoders:
             return blank(self._patch, self.codes.channels, self.codes.text_width)
         if self.codes.sets is not None:
             return self._read(batch, drop=drop)
-        own = clips(batch, self._resize)
-        if self._vae is not None:
-            own = self._encoded(own, self._vae)
+        vae = self._vae
+        own = clips(batch, self._resize) if vae is None else self._encoded(batch, vae)
         if self._tower is not None:
             rows, offsets = self._tower.encode(own.captions)
             own = replace(own, texts=list(rows.split(offsets.diff().tolist())))
@@ -107,22 +106,30 @@ class Encoders:
             encode.text, max_tokens=encode.max_text_tokens, device=self._device
         )
 
-    def _encoded(self, own: Clips, vae: Vae) -> Clips:
-        """Latents in place of pixels, one clip after another."""
+    def _encoded(self, batch: Batch, vae: Vae) -> Clips:
+        """Of pixels, one clip after another, as they are four times the reader's bytes."""
         from vidcurate.models.vae import latent_times
 
-        last: Last | None = None
-        if self.codes.chained:
-            ends = [v[-1:].clone() for v in own.latents]
+        real = slots(batch)
+        latents, times, ends = [], [], []
+        for i in real:
+            video, at = pixels(batch, i, self._resize)
+            latents.append(vae.encode(video))
+            times.append(latent_times(at, vae.config))
+            ends.append((video[-1:].clone(), at[-1:]))
 
-            def last(i: int) -> tuple[Tensor, Tensor]:
-                return vae.encode(ends[i]), own.times[i][-1:]
+        def last(i: int) -> tuple[Tensor, Tensor]:
+            frame, at = ends[i]
+            return vae.encode(frame), at
 
-        return replace(
-            own,
-            latents=[vae.encode(video) for video in own.latents],
-            times=[latent_times(at, vae.config) for at in own.times],
-            last=last,
+        return Clips(
+            [batch.sample_ids[i] for i in real],
+            [batch.captions[i] for i in real],
+            latents,
+            times,
+            torch.ones(len(real)),
+            sum(seconds_of(own, self.codes.compression[0]) for own in times),
+            last=last if self.codes.chained else None,
         )
 
     def _read(self, batch: Batch, *, drop: bool) -> Clips:
