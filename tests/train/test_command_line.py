@@ -139,6 +139,10 @@ def test_a_mistake_costs_nothing_with_fresh(shapes, tmp_path, capsys):
     assert main([str(path), "--fresh", "--set", f"data.shards={tmp_path / 'typo'}"]) == 2
     assert "typo" in capsys.readouterr().err
     assert main([str(path), "--fresh", "--set", "data.buckets=[2x2x2]"]) == 2
+    assert main([str(path), "--fresh", "--set", "data.budget=40"]) == 2
+    told = capsys.readouterr()
+    assert "more than the budget of 40" in told.err
+    assert "removes" not in told.out
     assert tree(out) == held
 
 

@@ -20,6 +20,7 @@ import torch.distributed.checkpoint as dcp
 import yaml
 
 from vidcurate.errors import DivergedError, UserError
+from vidcurate.lock import Lock
 from vidcurate.shards import ShardDataset
 from vidcurate.train import loop
 from vidcurate.train.__main__ import main
@@ -197,6 +198,31 @@ def test_a_run_that_is_done_does_no_more(shapes, tmp_path):
     assert len(read(tmp_path / "metrics.jsonl")) == 1
 
 
+def test_a_second_training_in_one_output_is_refused(shapes, tmp_path):
+    raw = recipe(shapes(4), tmp_path, steps=1)
+    unfinished = tmp_path / "checkpoints" / ".tmp-step-00000007"
+    unfinished.mkdir(parents=True)
+    with (
+        Lock(tmp_path),
+        pytest.raises(UserError, match=rf"in use by another run \(process {os.getpid()} on"),
+    ):
+        run(raw)
+    assert unfinished.exists()  # it is the other's
+    assert run(raw).step == 1
+    assert not unfinished.exists()
+
+
+def test_going_on_with_another_objective(shapes, tmp_path, caplog):
+    raw = recipe(shapes(4), tmp_path, steps=1)
+    run(raw)
+    with pytest.raises(UserError, match="another objective: name was 'flow' and is 'epsilon'; set"):
+        run(raw | {"steps": 2, "objective": {"name": "epsilon"}})
+    assert "another objective" not in caplog.text
+    assert run(raw | {"steps": 2, "objective": {"shift": 3.0, "masked": 0}}).step == 2
+    told = "another objective from here on: masked was 0.25 and is 0.0; shift was 1.0 and is 3.0"
+    assert told in caplog.text
+
+
 def test_each_clip_comes_once_an_epoch(shapes, tmp_path, monkeypatch):
     seen: list[tuple[int, list[str]]] = []
     real = loop.pack_of
@@ -242,8 +268,9 @@ def test_accumulated_packs_weigh_each_token_the_same(shapes, tmp_path):
         {"precision": "bf16"},
         {"data__batching": "bucket", "data__batch": {"native": 3}},
         {"objective__name": "epsilon"},
+        {"compile": True, "optimizer__recompute": True},
     ],
-    ids=["recompute", "bf16", "bucket", "epsilon"],
+    ids=["recompute", "bf16", "bucket", "epsilon", "compile"],
 )
 def test_other_ways_train_too(shapes, tmp_path, changes):
     folder = shapes(3)
@@ -265,7 +292,9 @@ def test_the_learning_rate_rises_and_falls():
     rates = [learning_rate(how, step, 12) for step in range(13)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[8] == pytest.approx(0.55)
+    # `final` would be the next step's: with 0, too, the last one learns.
     assert rates[12] == pytest.approx(0.1)
+    assert how.final < rates[11] < 0.15
     linear = how.model_copy(update={"schedule": "linear"})
     assert learning_rate(linear, 8, 12) == pytest.approx(0.55)
     assert learning_rate(linear.model_copy(update={"schedule": "constant"}), 11, 12) == 1.0
@@ -329,6 +358,8 @@ def test_a_loss_that_is_not_finite_is_skipped(shapes, tmp_path, poisoned, caplog
     assert summary.not_finite == 1
     assert "samples clip001: the step is skipped" in caplog.text
     assert [loss is None for loss in losses(tmp_path)] == [False, True, False, False]
+    again = run(recipe(shapes(3), tmp_path, on_nan="skip", steps=5))
+    assert again.not_finite == 1  # goes on counting
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
 
 

@@ -130,7 +130,7 @@ class Optimizer(Section):
     """AdamW, its learning rate over the steps, and what a step is made of.
 
     lr: after `warm_up` steps of linear rise. schedule: "constant", or "cosine" or "linear" down to
-        `final` of lr at the last step.
+        `final` of lr, which is reached after the last step: with 0, too, the last one learns.
     weight_decay: of matrices; vectors and embeddings have none.
     clip: the largest norm of all gradients; null clips none.
     accumulation: batches of each rank in a step. recompute: activations of blocks are computed
@@ -213,6 +213,7 @@ class TrainConfig(Section):
     ema: decay of the moving average of the weights; null keeps none.
     precision: "bf16" computes in bfloat16 by autocast; weights stay float32.
     parallel: "ddp" holds the model whole on each rank, "fsdp2" shards it.
+    compile: blocks by torch.compile, which takes minutes to begin; on CPU it needs a C++ compiler.
     device: "cuda", "cpu", or "auto".
     on_nan: a loss or gradient that is not finite stops the training, or its step is skipped.
     init_from, lora: fine-tuning of another training's weights, all or by LoRA.
@@ -227,6 +228,7 @@ class TrainConfig(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] | None = 0.9999
     precision: Literal["fp32", "bf16"] = "bf16"
     parallel: Literal["ddp", "fsdp2"] = "ddp"
+    compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint: Checkpoint = Checkpoint()
     log: Log = Log()

@@ -8,11 +8,27 @@ from pathlib import Path
 
 from vidcurate.durable import TEMP
 from vidcurate.errors import StorageError, UserError
+from vidcurate.lock import LOCK
 from vidcurate.train.checkpoint import checkpoints
 from vidcurate.train.metrics import read
 
 _FILES = ("metrics.jsonl", "losses.svg", "summary.json")
 _FOLDERS = ("tensorboard", "samples", "checkpoints")
+
+
+def refuse_others(output: Path) -> None:
+    """Nothing, where the folder is empty, or holds a training.
+
+    Raises:
+        UserError: it holds other things.
+    """
+    if not output.is_dir() or all(path.name == LOCK for path in output.iterdir()):
+        return
+    if not _is_training(output):
+        raise UserError(
+            f"--fresh: {output} is not a training's output: it has no checkpoint and no "
+            "metrics.jsonl of one; give another output, or empty the folder yourself"
+        )
 
 
 def forget(output: Path, show: Callable[[str], None]) -> None:
@@ -21,15 +37,8 @@ def forget(output: Path, show: Callable[[str], None]) -> None:
     What else is in the folder stays. Where there is nothing yet, nothing is done.
 
     Raises:
-        UserError: the folder holds things, but no training. StorageError: it cannot be removed.
+        StorageError: something cannot be removed.
     """
-    if not output.exists() or not any(output.iterdir()):
-        return
-    if not _is_training(output):
-        raise UserError(
-            f"--fresh: {output} is not a training's output: it has no checkpoint and no "
-            "metrics.jsonl of one; give another output, or empty the folder yourself"
-        )
     own = _own(output)
     if not own:
         return

@@ -9,35 +9,30 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_state_dict,
-    set_state_dict,
-)
 
 from vidcurate.durable import replacing
-from vidcurate.errors import DivergedError, UserError, VidcurateError
+from vidcurate.errors import DivergedError, UserError
+from vidcurate.lock import Lock
 from vidcurate.train import checkpoint as saved
 from vidcurate.train import fine_tune
 from vidcurate.train.codes import Codes, codes_of
 from vidcurate.train.config import Optimizer, TrainConfig
 from vidcurate.train.data import dataset, endless, rate_of
 from vidcurate.train.encoders import Encoders
-from vidcurate.train.fresh import forget
+from vidcurate.train.fresh import forget, refuse_others
 from vidcurate.train.metrics import Journal, Meter, Stopwatch, peak_tflops
 from vidcurate.train.model.flops import TRAINING, flops
 from vidcurate.train.network import (
     Average,
     Network,
     Pack,
-    differences,
     objective_of,
     optimizer_of,
     pack_of,
@@ -45,12 +40,11 @@ from vidcurate.train.network import (
 from vidcurate.train.objective import by_quartile, errors
 from vidcurate.train.parallel import Place, inner, placed, spread, synced, whole
 from vidcurate.train.picture import draw_losses
+from vidcurate.train.resume import At, resume, settings_of, tensors_of
 from vidcurate.train.tau import causal_weights
 from vidcurate.train.validation import Validator, WriteVideo
 
 _log = logging.getLogger("vidcurate.train")
-# Of the model only what is trained; all of that must be there, which `checkpoint.load` sees to.
-_TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 
 
 @dataclass(frozen=True)
@@ -90,12 +84,13 @@ def train(
 
     Raises:
         UserError: no samples, a clip of more tokens than the budget, a checkpoint of another model
-            or data set, `fresh` where the output is no training's.
+            or data set, `fresh` where the output is no training's. RunDirectoryError: another
+            training writes to the output.
         DivergedError: a loss or gradients that are not finite, with on_nan: stop.
         StorageError: the last checkpoint could not be saved.
         KeyboardInterrupt: after a Ctrl-C, with the checkpoint saved.
     """
-    with placed(config.device) as place, _signals() as caught:
+    with placed(config.device) as place, _signals() as caught, _alone(config, place, fresh=fresh):
         summary = _train(config, place, caught, show, write, fresh=fresh)
         if signal.SIGINT in caught:
             raise KeyboardInterrupt
@@ -112,7 +107,6 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
     fresh: bool,
 ) -> Summary:
     output, began = Path(config.output), time.perf_counter()
-    output.mkdir(parents=True, exist_ok=True)
     codes, line = place.objects(codes_of(config))[0]  # the same on all ranks, whatever appears
     if place.first:
         _say(config, codes, line)
@@ -124,13 +118,10 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
         config.model,
         rows=codes.text_width is not None,
         recompute=config.optimizer.recompute,
+        compiled=config.compile,
     )
     own = [] if fresh else saved.checkpoints(output / "checkpoints")
-    settings = {
-        "model": _model_of(config),
-        "encode": codes.described(),
-        "objective": config.objective.model_dump(mode="json"),
-    }
+    settings = settings_of(config, codes)
     base = fine_tune.begin(network, config, settings, own[-1] if own else None, place)
     network = network.to(place.device)
     bf16 = config.precision == "bf16"
@@ -138,13 +129,15 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
     optimizer = optimizer_of(model, config)
     average = Average(model, config.ema) if config.ema is not None else None
     data = dataset(config.data, config.model, codes, split=config.data.split)
-    if fresh:  # not before all that the recipe names is found to be there and to fit
-        _forget(config, place, show)
-    saver = saved.Saver(output / "checkpoints", config.checkpoint.keep, place)
-    step, epoch = _resume(config, codes, saver.folder, model, optimizer, average, data, place)
     validator = None
     if config.validate_.every is not None:
         validator = Validator(config, encoders, place, write)
+    if fresh:  # not before all that the recipe names is found to be there and to fit
+        place.by_first(lambda: _forget(config, codes, show))
+    saver = saved.Saver(output / "checkpoints", config.checkpoint.keep, place)
+    step, epoch, not_finite = (
+        resume(own[-1], settings, codes, model, optimizer, average, data, place) if own else At()
+    )
     journal = Journal(output, step, show) if place.first else None
     peak = config.log.peak_tflops or peak_tflops(place.device, config.precision)
     meter = Meter(
@@ -157,7 +150,7 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
     autocast = torch.autocast(place.device.type, torch.bfloat16) if bf16 else nullcontext()
     weights = [w for w in inner(model).parameters() if w.requires_grad]
     batches = endless(data)
-    loss, not_finite, stop, state = None, 0, False, data.state_dict()
+    loss, stop, state = None, False, data.state_dict()
     drop = config.data.split != "val"
     like: dict[str, Any] | None = None
     try:
@@ -226,6 +219,7 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
             if last or (config.checkpoint.every and step % config.checkpoint.every == 0):
                 said = {
                     "epoch": epoch,
+                    "not_finite": not_finite,
                     "data": state,
                     **settings,
                     "lora": config.lora.model_dump(mode="json") if config.lora else None,
@@ -285,62 +279,18 @@ def learning_rate(how: Optimizer, step: int, steps: int) -> float:
     return how.lr
 
 
-def tensors_of(
-    model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All tensors that a checkpoint holds, by names that do not depend on the ranks.
-
-    Frozen weights, beside LoRA's adapters, are not among them.
-
-    Returns:
-        them, and the optimiser's state as torch's functions take it. The optimiser's settings are
-        not saved: they are the recipe's.
-    """
-    weights, state = get_state_dict(model, optimizer, options=_TRAINED)
-    tensors = {"model": weights, "optimizer": state["state"]}
-    if average is not None:
-        tensors["ema"] = dict(average.tensors)
-    return tensors, state
+@contextmanager
+def _alone(config: TrainConfig, place: Place, *, fresh: bool) -> Iterator[None]:
+    """No other training writes to the output inside."""
+    output = Path(config.output)
+    with ExitStack() as held:
+        if fresh:  # before the lock leaves a file there
+            place.by_first(lambda: refuse_others(output))
+        place.by_first(lambda: held.enter_context(Lock(output)))
+        yield
 
 
-def _resume(
-    config: TrainConfig,
-    codes: Codes,
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: Average | None,
-    data: Any,
-    place: Place,
-) -> tuple[int, int]:
-    """Load the latest checkpoint where there is one; the step and epoch to go on with."""
-    found = saved.checkpoints(folder)
-    if not found:
-        return 0, 0
-    said = saved.about(found[-1])
-    other = differences(said["model"], _model_of(config))
-    if other:
-        raise UserError(
-            f"{found[-1]} is of another model: {'; '.join(other)}; set model as it was, or give "
-            "another output"
-        )
-    codes.compare(said["encode"], str(found[-1]))
-    tensors, state = tensors_of(model, optimizer, average)
-    saved.load(tensors, found[-1], place)
-    set_state_dict(
-        model,
-        optimizer,
-        model_state_dict=tensors["model"],
-        optim_state_dict=state,
-        options=_TRAINED,
-    )
-    data.load_state_dict(said["data"])
-    if place.first:
-        _log.info("going on from %s", found[-1])
-    return int(said["step"]), int(said["epoch"])
-
-
-def _forget(config: TrainConfig, place: Place, show: Callable[[str], None]) -> None:
+def _forget(config: TrainConfig, codes: Codes, show: Callable[[str], None]) -> None:
     """`--fresh`: what the output holds of a training, but never what is begun from."""
     output = Path(config.output)
     if config.init_from is not None:
@@ -349,22 +299,9 @@ def _forget(config: TrainConfig, place: Place, show: Callable[[str], None]) -> N
             raise UserError(
                 f"--fresh would remove {begun}, which init_from begins with; give another output"
             )
-    failed = None
-    if place.first:
-        try:
-            forget(output, show)
-        except VidcurateError as error:
-            failed = error
-    for why in place.objects(failed):
-        if why is not None:
-            raise why
-
-
-def _model_of(config: TrainConfig) -> dict[str, Any]:
-    """What decides the weights' shapes and sense, as JSON has it."""
-    model: dict[str, Any] = config.model.model_dump(mode="json", exclude={"preset"})
-    model["blocks"] = list(config.model.attention)
-    return model
+    # The first batch is planned and read, so that clips which do not fit are told before.
+    next(iter(dataset(config.data, config.model, codes, split=config.data.split, workers=0)))
+    forget(output, show)
 
 
 def _say(config: TrainConfig, codes: Codes, line: str) -> None:

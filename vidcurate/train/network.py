@@ -18,7 +18,7 @@ from vidcurate.train.config import TrainConfig
 from vidcurate.train.data import Clips
 from vidcurate.train.model.config import ModelConfig
 from vidcurate.train.model.dit import DiT
-from vidcurate.train.model.layout import Layout, offsets_of, patchify
+from vidcurate.train.model.layout import Layout, offsets_of, patchify, sent
 from vidcurate.train.objective import Draws, Noised, Objective, draw, noised
 from vidcurate.train.parallel import inner, local
 from vidcurate.train.tau import causal_weights, tail_alone
@@ -29,15 +29,26 @@ class Network(nn.Module):  # type: ignore[misc]
     """The DiT and what is learned of text, as one module: for DDP, FSDP2 and checkpoints.
 
     rows: text comes as rows of a frozen encoder, and nothing of it is learned here: `text` is None.
-    recompute: activations of each block are computed again in the backward pass.
+    recompute: activations of each block are computed again in the backward pass. compiled: each
+    block by torch.compile, for any numbers of tokens; its weights keep their names.
     """
 
-    def __init__(self, config: ModelConfig, *, rows: bool = False, recompute: bool = False) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        rows: bool = False,
+        recompute: bool = False,
+        compiled: bool = False,
+    ) -> None:
         super().__init__()
         self.dit = DiT(config)
         self.text = None if rows else ByteText(config.text_width)
-        if recompute:
-            for block in self.dit.blocks:
+        for block in self.dit.blocks:
+            # Block by block, so that FSDP2 gathers weights around each and DDP needs no graph.
+            if compiled:
+                block.forward = torch.compile(block.forward, dynamic=True)
+            if recompute:
                 block.forward = partial(recomputed, block.forward, use_reentrant=False)
 
     def forward(self, tokens: Tensor, level: Tensor, layout: Layout, *text: Tensor) -> Tensor:
@@ -84,7 +95,7 @@ def pack_of(
     time: noise of this level in all; for validation.
     """
     patch = network.dit.config.patch
-    latents = [latent.to(device, non_blocking=True) for latent in clips.latents]
+    latents = [sent(latent, device) for latent in clips.latents]
     tokens, layout = patchify(latents, clips.times, patch)
     draws = draw(
         tokens,
@@ -109,7 +120,7 @@ def pack_of(
         clips,
         layout,
         noised(tokens, layout, draws, clips.weight, objective.name),
-        tuple(part.to(device, non_blocking=True) for part in text),
+        tuple(sent(part, device) for part in text),
         offsets.diff().tolist(),
         real,
     )

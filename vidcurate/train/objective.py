@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vidcurate.train.model.layout import Layout
+from vidcurate.train.model.layout import Layout, sent
 from vidcurate.train.tau import DEFAULT_WEIGHTS, Kind, draw_tau
 
 _BETA_LOW, _BETA_HIGH = 0.1, 20.0  # DDPM's 1e-4 to 0.02 over 1,000 steps, per unit of time
@@ -158,12 +158,12 @@ def noised(
         weight: (S,), 1 or, where a slot holds nothing to learn from, 0.
     """
     device = tokens.device
-    tau = draws.tau.to(device)
-    exact = tau * draws.time.to(device)[layout.frame_sample]
+    tau = sent(draws.tau, device)
+    exact = tau * sent(draws.time, device)[layout.frame_sample]
     level = exact.to(torch.float32)
     inputs = mix(tokens, draws.noise, exact[layout.frame], name)
     target = draws.noise - tokens if name == "flow" else draws.noise
-    learnt = (tau > 0) & (weight.to(device) > 0)[layout.frame_sample]
+    learnt = (tau > 0) & (sent(weight, device) > 0)[layout.frame_sample]
     share = torch.ones_like(exact)
     if name == "epsilon":
         data, noise = coefficients(exact, name)

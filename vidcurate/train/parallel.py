@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from vidcurate.errors import UserError
+from vidcurate.errors import UserError, VidcurateError
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,18 @@ class Place:
         out: list[Any] = [None] * self.ranks
         dist.all_gather_object(out, value, group=self.talking)
         return out
+
+    def by_first(self, do: Callable[[], object]) -> None:
+        """The first rank does it; a `VidcurateError` of it is raised on all. All ranks call it."""
+        failed = None
+        if self.first:
+            try:
+                do()
+            except VidcurateError as error:
+                failed = error
+        for why in self.objects(failed):
+            if why is not None:
+                raise why
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -61,14 +61,14 @@ class Layout:
         assert int(lengths.min()) >= 1, "the empty prompt is one row of text at least"
         return replace(
             self,
-            text_offsets=text_offsets.to(self.offsets),
+            text_offsets=sent(text_offsets.to(self.offsets.dtype), self.offsets.device),
             text_longest=int(lengths.max()),
         )
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Layout:
+    def to(self, device: torch.device | str) -> Layout:
         """The same pack with its tensors on `device`."""
         moved = {
-            f.name: value.to(device, non_blocking=non_blocking)
+            f.name: sent(value, device)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }
@@ -166,6 +166,13 @@ def lay_out(grids: Sequence[Grid], times: Sequence[Tensor]) -> Layout:
         time_offsets=offsets_of(frames.repeat_interleave(area)),
         longest=(int(count.max()), int(area.max()), int(frames.max())),
     )
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on `device`; to a GPU by pinned memory, so that nobody waits for what it is at."""
+    if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def offsets_of(lengths: Tensor) -> Tensor:
