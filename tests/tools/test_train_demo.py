@@ -44,6 +44,7 @@ def small(folder, output, *more):
     """`--set` of the shipped recipe for a few clips of 16 x 16 pixels."""
     return [
         f"data.shards={folder}", "data.split=all", "data.budget=240", "data.captions=source",
+        "data.buckets=null", "data.workers=0",
         "model.width=64", "model.depth=2", "model.heads=2", "model.patch=[1, 4, 4]",
         "model.text_width=16", "optimizer.lr=5e-3", "validate=null", f"output={output}", *more,
     ]  # fmt: skip
