@@ -15,7 +15,7 @@ from vidcurate.errors import UserError
 from vidcurate.train.config import Data, Encode, TrainConfig
 from vidcurate.train.model.flops import Compression
 from vidcurate.train.precache import derived
-from vidcurate.train.precache.derived import Derived
+from vidcurate.train.precache.derived import Derived, identity
 
 PIXELS: Compression = (1, 1, 1)
 """The compression of no VAE."""
@@ -113,6 +113,16 @@ def codes_of(config: TrainConfig) -> tuple[Codes, str]:
         codes, line = _of_recipe(config, weights)
     _check_widths(config, codes)
     return codes, line
+
+
+def check_model(config: TrainConfig) -> None:
+    """Look whether the model fits what the recipe's VAE and text encoder give.
+
+    Raises:
+        UserError: model.channels or model.text_width do not fit.
+        ModelError: a model's config cannot be had.
+    """
+    _check_widths(config, _on_the_fly(config.encode))
 
 
 def _of_named(
@@ -261,14 +271,6 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in sorted({*then, *now})
         if then.get(key) != now.get(key)
     ]
-
-
-def identity(facts: Mapping[str, Any] | None) -> Any:
-    """What tells weights from others: not where they lie, where their digest is known."""
-    if facts is None:
-        return None
-    found = str(facts.get("revision", "")).startswith("sha256:")
-    return {k: v for k, v in facts.items() if k != "key" and not (found and k == "name")}
 
 
 def _named(facts: Mapping[str, Any] | None) -> str:

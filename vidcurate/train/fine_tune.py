@@ -20,10 +20,10 @@ from vidcurate.errors import MissingExtraError, RunDirectoryError, UserError
 from vidcurate.models.torchvision_ops import prepare as prepare_torchvision
 from vidcurate.nearest import suggest
 from vidcurate.train import checkpoint as saved
-from vidcurate.train.codes import identity
 from vidcurate.train.config import TrainConfig
 from vidcurate.train.network import Network, differences
 from vidcurate.train.parallel import Place
+from vidcurate.train.precache.derived import identity
 
 _NAMED = 4  # so many tensors in a message
 _log = logging.getLogger("vidcurate.train")

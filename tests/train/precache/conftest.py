@@ -83,11 +83,15 @@ def recipe(base: Path, models: Mapping[str, str]) -> Callable[..., TrainConfig]:
         data: Mapping[str, Any] | None = None,
     ) -> TrainConfig:
         names = {"vae": vae and models[vae], "text": text and models[text]}
+        channels = {"tiny": 4, "wan": 16, None: 3}[vae]
         return from_raw(
             {
                 "data": {"shards": str(base), "captions": "{source}", "workers": 0, **(data or {})},
                 "encode": {**{k: v for k, v in names.items() if v}, **(encode or {})},
-                "model": {"width": 16, "depth": 1, "heads": 2, "channels": 4, "text_width": 32},
+                "model": {
+                    **{"width": 16, "depth": 1, "heads": 2},
+                    **{"channels": channels, "text_width": 32},
+                },
                 "steps": 1,
                 "output": str(base.parent / "train"),
             }

@@ -271,8 +271,9 @@ def test_only_what_changed_in_the_parent_is_encoded(base, recipe, clips: list[Cl
 
 
 def test_captions_that_change_are_encoded_anew_and_nothing_is_where_nothing_changed(
-    base, recipe, clips: list[Clip]
+    base, recipe, clips: list[Clip], monkeypatch
 ):
+    monkeypatch.setattr("vidcurate.shards.index._ROW_GROUP", 1)  # one of each tar, as of many
     config = recipe()
     first = run(config)
     there, index = tars(first.folder), (first.folder / "index.json").stat()
@@ -324,6 +325,14 @@ def test_clips_that_cannot_be_decoded_are_named(base, recipe, clips: list[Clip])
     assert inspect_selection(done.folder).failures == 1
     again = run(config)  # it is not tried again
     assert (again.encoded, again.failures, again.digest) == (0, done.failures, done.digest)
+
+
+def test_a_model_that_latents_or_rows_do_not_fit_is_refused_before_hours_of_encoding(recipe):
+    config = recipe()
+    for name, own in (("channels", 16), ("text_width", 64)):
+        other = config.model_copy(update={"model": config.model.model_copy(update={name: own})})
+        with pytest.raises(UserError, match=rf"model\.{name} is {own}.* set model\.{name}: "):
+            Plan(other, str(config.data.shards))
 
 
 def test_nothing_that_can_be_encoded_makes_no_set(base, recipe):

@@ -152,16 +152,17 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """16 hex digits of settings. Where a model lies does not count where its digest is known."""
-    own = dict(settings)
-    for kind in ("vae", "text"):
-        facts = own.get(kind)
-        if facts is not None:
-            local = str(facts.get("revision", "")).startswith("sha256:")
-            own[kind] = {
-                k: v for k, v in facts.items() if k != "key" and not (local and k == "name")
-            }
+    own = {**settings, **{kind: identity(settings.get(kind)) for kind in ("vae", "text")}}
     text = json.dumps(_plain(own), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def identity(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What tells weights from others: not where they lie, where their digest is known."""
+    if facts is None:
+        return None
+    local = str(facts.get("revision", "")).startswith("sha256:")
+    return {k: v for k, v in facts.items() if k != "key" and not (local and k == "name")}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,8 @@ from vidcurate.train.precache.derived import (
     write_empty,
     write_sample,
 )
-from vidcurate.train.precache.plan import Parent, Row, Unit, is_transient, read_kept, record_of
+from vidcurate.train.precache.held import is_transient, read_kept, record_of
+from vidcurate.train.precache.plan import Parent, Row, Unit
 
 _AHEAD = 4  # clips that each worker may be ahead by
 _STALL = 300.0

@@ -32,7 +32,8 @@ from vidcurate.shards.tar_samples import DERIVED_SUFFIX
 from vidcurate.train.config import TrainConfig
 from vidcurate.train.precache.derived import VERSION
 from vidcurate.train.precache.encode import Encoder, Reader, encode_unit
-from vidcurate.train.precache.plan import Held, Plan, Row, Unit
+from vidcurate.train.precache.held import Done, Held
+from vidcurate.train.precache.plan import Plan, Row, Unit
 
 Progress = Callable[[int, int], None]
 """Called with clips that came to an end, and clips to do."""
@@ -166,8 +167,8 @@ class _Job:
             assert self.stop.is_set()
             return self._report(found, {}, interrupted=True)
         index: Mapping[str, Any] = {}
-        if any(record["samples"] for record in found.values()):
-            index = self._committed(found, held.index)
+        if any(record.rows for record in found.values()):
+            index = self._committed(found, held)
             tidy(plan.folder, index)
         return self._report(found, index)
 
@@ -186,7 +187,7 @@ class _Job:
         for unit in self.plan.units:
             found = self.plan.held.unit(unit.key)
             if found is not None:
-                named.add(found["path"])
+                named.add(found.path)
         for tar in self.plan.folder.glob("*/*.tar"):
             if tar.relative_to(self.plan.folder).as_posix() not in named:
                 tar.unlink()
@@ -195,18 +196,17 @@ class _Job:
 
     # ------------------------------------------------------------------ index.json
 
-    def _committed(
-        self, found: Mapping[str, dict[str, Any]], before: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
+    def _committed(self, found: Mapping[str, Done], held: Held) -> Mapping[str, Any]:
         """Write the index of all that is there, unless that is what there was."""
+        before = held.index
         units = self.plan.units
         shards = [
             {
-                "path": found[unit.key]["path"],
+                "path": found[unit.key].path,
                 "bucket": unit.bucket,
-                "rows": len(found[unit.key]["samples"]),
-                "bytes": found[unit.key]["bytes"],
-                "sha256": found[unit.key]["sha256"],
+                "rows": found[unit.key].rows,
+                "bytes": found[unit.key].bytes,
+                "sha256": found[unit.key].sha256,
                 "unit": unit.key,
                 "parent": unit.shard,
             }
@@ -216,13 +216,13 @@ class _Job:
             "selection": self.plan.folder.name,
             "made_by": made_by() if self.plan.todo or not before["index"] else before["made_by"],
             "no_bucket": self.plan.parent.index["no_bucket"],
-            "failures": [f for unit in units for f in found[unit.key]["failures"]],
+            "failures": [f for unit in units for f in found[unit.key].failures],
             "derived": self._derived(),
         }
         if before["index"] and (about, shards) == (about_of(before), before["shards"]):
             return before
         name = short_hash(json.dumps([about, shards]))[:12]
-        return write_index(self.plan.folder, name, self._tables(found), shards, about)
+        return write_index(self.plan.folder, name, self._tables(found, held), shards, about)
 
     def _derived(self) -> dict[str, Any]:
         """What index.json says of how the set was made; see `derived.Derived`."""
@@ -244,12 +244,11 @@ class _Job:
             "text": text,
         }
 
-    def _tables(self, found: Mapping[str, dict[str, Any]]) -> Iterator[pa.Table]:
+    def _tables(self, found: Mapping[str, Done], held: Held) -> Iterator[pa.Table]:
         """The index rows: the parent's, with what was encoded in place of the video."""
         for unit in self.plan.units:
-            record = found[unit.key]
-            places = {sample[0]: sample[1:] for sample in record["samples"]}
-            mark = dict(zip(unit.rows.tolist(), unit.marks, strict=True))
+            places = {sample[0]: sample[1:] for sample in held.samples(unit.key)}
+            mark = dict(zip(unit.rows.tolist(), unit.marks.tolist(), strict=True))
             for numbers, rows in self.plan.parent.chunks(unit.rows):
                 read, made = (
                     self.plan.parent.table.shapes(numbers),
@@ -262,7 +261,10 @@ class _Job:
                     step = self.plan.parent.resize.chosen(int(read.frames[i])).step
                     size = (int(n[i]) for n in (made.frames, made.height, made.width))
                     own = _row(row, place, step * row["frame_step"], *size)
-                    own |= {"shard": record["path"], "fingerprint": mark[int(numbers[i])]}
+                    own |= {
+                        "shard": found[unit.key].path,
+                        "fingerprint": mark[int(numbers[i])].decode(),
+                    }
                     made_rows.append(own)
                 yield pa.Table.from_pylist(made_rows, schema=INDEX_SCHEMA)
 
@@ -270,16 +272,16 @@ class _Job:
 
     def _report(
         self,
-        found: Mapping[str, dict[str, Any]],
+        found: Mapping[str, Done],
         index: Mapping[str, Any],
         *,
         interrupted: bool = False,
     ) -> Precached:
         plan = self.plan
-        failures = [f for record in found.values() for f in record["failures"]]
-        samples = sum(len(record["samples"]) for record in found.values())
+        failures = [f for record in found.values() for f in record.failures]
+        samples = sum(record.rows for record in found.values())
         tried = [unit for unit in plan.todo if unit.key in found]
-        failed = sum(len(found[unit.key]["failures"]) for unit in tried)
+        failed = sum(len(found[unit.key].failures) for unit in tried)
         encoded = sum(len(unit.new) for unit in tried) - failed
         return Precached(
             folder=plan.folder,

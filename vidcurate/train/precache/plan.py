@@ -7,12 +7,11 @@ packed again, is copied from there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidcurate import errors
 from vidcurate.clip import is_url, short_hash
-from vidcurate.errors import RunDirectoryError, UserError
+from vidcurate.errors import UserError
 from vidcurate.models.text_encoder import text_encoder_config
 from vidcurate.models.vae import vae_config
 from vidcurate.shards import Captions, NativeLimit, Shapes
 from vidcurate.shards.index import read_index
-from vidcurate.shards.leftovers import WORK
 from vidcurate.shards.reader.arguments import check_names
 from vidcurate.shards.reader.store import Store
 from vidcurate.shards.reader.table import IndexTable, default_folder
-from vidcurate.shards.rewrite import index_rows
-from vidcurate.shards.tar_samples import DERIVED_SUFFIX
+from vidcurate.train.codes import check_model
 from vidcurate.train.config import TrainConfig
 from vidcurate.train.data import Resize, resize_of
 from vidcurate.train.precache.derived import (
@@ -43,6 +39,7 @@ from vidcurate.train.precache.derived import (
     fingerprint,
     settings_of,
 )
+from vidcurate.train.precache.held import MARK, Held, Place
 
 _CHUNK = 8192  # rows of an index as Python objects at a time
 _BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -53,22 +50,13 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a sample lies that is there already: its tar, below the derived folder."""
-
-    shard: str
-    offset: int
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Unit:
     """One tar to be.
 
     shard: the parent's tar. path: of the derived one, below its folder. key: of all that decides
     its bytes. rows: numbers of its samples in the parent's table. marks: of all that decides each
-    sample. kept: samples that are copied, by their place in `rows`.
+    sample, 32 characters (S32). kept: samples that are copied, by their place in `rows`; of a unit
+    that is to be done alone.
     """
 
     shard: str
@@ -76,7 +64,7 @@ class Unit:
     path: str
     key: str
     rows: npt.NDArray[np.int64]
-    marks: tuple[str, ...]
+    marks: npt.NDArray[np.bytes_]
     kept: Mapping[int, Place]
 
     @property
@@ -174,78 +162,6 @@ class Parent:
             yield part, self.table.samples(part)
 
 
-class Held:
-    """What the derived folder holds already, by its index and by the records of finished units."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.index = read_index(folder) or {"shards": [], "failures": [], "index": []}
-        whole = {s["path"]: s for s in self.index["shards"] if self._is_whole(s)}
-        self._units = {s["unit"]: s for s in whole.values() if "unit" in s}
-        self._places: dict[str, Place] = {}
-        self._samples: dict[str, list[list[Any]]] = {path: [] for path in whole}
-        columns = ["sample_id", "fingerprint", "shard", "members", "sha256"]
-        for rows in index_rows(folder, self.index, columns):
-            for row in rows.to_pylist():
-                (member,) = (m for m in row["members"] if m["name"] == DERIVED_SUFFIX)
-                place = Place(row["shard"], member["offset"], member["size"], row["sha256"])
-                if place.shard in whole:
-                    self._places[row["fingerprint"]] = place
-                    own = [row["sample_id"], place.offset, place.size, place.sha256]
-                    self._samples[place.shard].append(own)
-
-    def is_done(self, key: str, count: int) -> bool:
-        """Whether nothing of a unit of so many samples is to be done, or tried again."""
-        found = self.unit(key)
-        if found is None or len(found["samples"]) + len(found["failures"]) != count:
-            return False
-        return all(not f["transient"] for f in found["failures"])
-
-    def unit(self, key: str) -> dict[str, Any] | None:
-        """What is known of a finished unit; None where there is none.
-
-        path, bytes, sha256: of its tar. failures: as index.json has them. samples: id, offset, size
-        and sha256 of each.
-        """
-        found = self._record(key)
-        if found is not None:
-            return found if self._is_whole(found) else None
-        entry = self._units.get(key)
-        if entry is None:
-            return None
-        own = {name: entry[name] for name in ("path", "bytes", "sha256")}
-        failures = [f for f in self.index["failures"] if f["shard"] == entry["path"]]
-        return {**own, "failures": failures, "samples": self._samples[entry["path"]]}
-
-    def sample(self, mark: str) -> Place | None:
-        """Where a sample lies already."""
-        return self._places.get(mark)
-
-    def names(self, path: str) -> str | None:
-        """The sha256 of a tar that the index names."""
-        found = [s["sha256"] for s in self.index["shards"] if s["path"] == path]
-        return found[0] if found else None
-
-    def _record(self, key: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = json.loads(record_of(self.folder, key).read_text("utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found
-
-    def _is_whole(self, shard: Mapping[str, Any]) -> bool:
-        try:
-            size = (self.folder / str(shard["path"])).stat().st_size
-        except OSError:
-            return False
-        return size == int(shard["bytes"])
-
-
-def record_of(folder: Path, key: str) -> Path:
-    """Where the record of a finished unit is, until index.json names its tar."""
-    return folder / WORK / f"{key}.json"
-
-
 class Plan:
     """The work on one set.
 
@@ -255,11 +171,12 @@ class Plan:
     uncaptioned: samples that lack what the captions need. weight: of `todo`.
 
     Raises:
-        UserError, ModelError, RunDirectoryError: as of `Parent` and `settings_of`.
+        UserError, ModelError, RunDirectoryError: as of `Parent`, `settings_of`, `check_model`.
     """
 
     def __init__(self, config: TrainConfig, root: str) -> None:
         self.settings = settings_of(config)
+        check_model(config)
         self.fingerprint = fingerprint(self.settings)
         self.parent = Parent(config, root)
         self.folder = Path(derived_folder(root, self.fingerprint))
@@ -269,28 +186,42 @@ class Plan:
         if config.encode.text is not None:
             self.text_width = text_encoder_config(config.encode.text).width
         self.uncaptioned = 0
-        self.units = list(self._units())
-        self.todo = [u for u in self.units if not self.held.is_done(u.key, len(u.rows))]
+        found = list(self._units())
+        undone = {u.key for u in found if not self.held.is_done(u.key, len(u.rows))}
+        wanted = [u.marks for u in found if u.key in undone]
+        places = self.held.places(np.concatenate(wanted)) if wanted else {}
+        self.units = [self._kept(u, places) if u.key in undone else u for u in found]
+        self.todo = [unit for unit in self.units if unit.key in undone]
         self.clips = sum(len(unit.rows) for unit in self.units)
 
     def _units(self) -> Iterator[Unit]:
-        by_shard: dict[str, list[tuple[int, str]]] = {}
+        """Of the whole set; of a clip its number and mark alone stay in memory."""
+        by_shard: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.bytes_]]]] = {}
         buckets: dict[str, str] = {}
         for numbers, rows in self.parent.chunks(np.arange(len(self.parent.table))):
             shapes = self.parent.encoded(numbers)
-            for i, (number, row) in enumerate(zip(numbers.tolist(), rows, strict=True)):
+            marks: list[str] = []
+            places: dict[str, list[int]] = {}
+            for i, row in enumerate(rows):
                 texts = self.parent.texts(row)
                 self.uncaptioned += bool(texts) and not any(texts)
-                mark = self._mark(row, shapes, i, texts)
-                by_shard.setdefault(row["shard"], []).append((number, mark))
+                marks.append(self._mark(row, shapes, i, texts))
+                places.setdefault(row["shard"], []).append(i)
                 buckets[row["shard"]] = row["bucket"]
-        for shard, found in by_shard.items():
-            marks = tuple(mark for _, mark in found)
-            numbers = np.array([number for number, _ in found], np.int64)
-            key = short_hash(json.dumps([shard, buckets[shard], marks]))[:16]
-            kept = {i: p for i, m in enumerate(marks) if (p := self.held.sample(m)) is not None}
-            path = self._path(shard, buckets[shard], key, len(marks))
-            yield Unit(shard, buckets[shard], path, key, numbers, marks, kept)
+            for shard, own in places.items():
+                some = np.array([marks[i] for i in own], MARK)
+                by_shard.setdefault(shard, []).append((numbers[own], some))
+        for shard, parts in by_shard.items():
+            numbers, own_marks = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+            names = [mark.decode() for mark in own_marks.tolist()]
+            key = short_hash(json.dumps([shard, buckets[shard], names]))[:16]
+            path = self._path(shard, buckets[shard], key, len(names))
+            yield Unit(shard, buckets[shard], path, key, numbers, own_marks, {})
+
+    def _kept(self, unit: Unit, places: Mapping[bytes, Place]) -> Unit:
+        """The unit, with those of its samples that are there already."""
+        marks = unit.marks.tolist()
+        return replace(unit, kept={i: places[m] for i, m in enumerate(marks) if m in places})
 
     def _mark(self, row: Row, shapes: Shapes, i: int, texts: list[str]) -> str:
         """Of all that decides a sample's bytes."""
@@ -349,25 +280,3 @@ def _free(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
-
-
-def read_kept(folder: Path, place: Place) -> bytes:
-    """The bytes of a sample that is there already.
-
-    Raises:
-        RunDirectoryError: they are not those that were written.
-    """
-    with (folder / place.shard).open("rb") as file:
-        file.seek(place.offset)
-        data = file.read(place.size)
-    if hashlib.sha256(data).hexdigest() != place.sha256:
-        raise RunDirectoryError(
-            f"{folder / place.shard} is damaged at byte {place.offset}: remove this tar and run "
-            "the same command again, which encodes its clips anew"
-        )
-    return data
-
-
-def is_transient(error: str) -> bool:
-    """Whether a later try of what failed with a class of errors may succeed."""
-    return bool(getattr(getattr(errors, error, None), "transient", False))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vidcurate.errors import ModelError, UserError
-from vidcurate.train.codes import identity
+from vidcurate.train.precache.derived import identity
 from vidcurate.train.text import TextEncoder
 
 if TYPE_CHECKING:
