@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 8 -m vidcurate.train recipes/train/dit.yaml
 
 The same as `vidcurate train` on each rank. Exit status: 0 done, or ended by SIGTERM with its
-checkpoint saved; 2 a mistake in the recipe; 1 any other error; 130 after Ctrl-C.
+checkpoint saved; 2 a mistake in the recipe; 1 any other error; 130 after Ctrl-C. torchrun passes
+signals on, kills ranks that need more than 30 seconds to save, and itself ends with 1 then.
 """
 
 from __future__ import annotations

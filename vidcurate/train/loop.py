@@ -135,9 +135,12 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
     if fresh:  # not before all that the recipe names is found to be there and to fit
         place.by_first(lambda: _forget(config, codes, show))
     saver = saved.Saver(output / "checkpoints", config.checkpoint.keep, place)
-    step, epoch, not_finite = (
+    begun, epoch, not_finite = (
         resume(own[-1], settings, codes, model, optimizer, average, data, place) if own else At()
     )
+    step = begun
+    if place.first and step >= config.steps:
+        _log.info("step %d of %d: nothing is left to do; set more steps", step, config.steps)
     journal = Journal(output, step, show) if place.first else None
     peak = config.log.peak_tflops or peak_tflops(place.device, config.precision)
     meter = Meter(
@@ -240,6 +243,7 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
             due = step == config.steps or step % (config.validate_.every or 1) == 0
             if validator is not None and due and not stop:
                 validating = time.perf_counter()
+                saver.wait()  # it takes long: a kill in it must not cost what is saved
                 checked = validator(model, average, step)
                 if journal is not None:
                     journal.write({"step": step, **checked})
@@ -260,7 +264,7 @@ def _train(  # noqa: PLR0912, PLR0915 (flat: read from top to bottom)
         not_finite=not_finite,
         skipped=dict(sum((Counter(s) for s in place.objects(dict(data.skipped))), Counter())),
     )
-    if place.first:
+    if place.first and (step > begun or not (output / "summary.json").exists()):
         with replacing(output / "summary.json") as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n")
         draw_losses(output / "metrics.jsonl", output / "losses.svg")
