@@ -108,3 +108,22 @@ def test_a_name_that_stands_for_nothing_is_told_with_its_step(command, tmp_path)
     result = command("models", "list", path)
     assert result.exit_code == 2
     assert "step 'mine': open_clip has no weights 'opnai' of ViT-B-32 on a hub" in result.stderr
+
+
+def test_a_recipe_of_training_names_its_encoders(command, tmp_path, model_hub):
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "text_encoder" / "config.json").write_text("{}")
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        "data: {shards: none}\nmodel: {preset: DiT-S}\nsteps: 1\noutput: out\n"
+        f"encode: {{vae: me/model, text: {tmp_path / 'text_encoder'}}}\n"
+    )
+    rows = json.loads(command("models", "list", path, "--json").stdout)
+    assert [(row["model"], row["steps"], row["hub"]) for row in rows] == [
+        ("me/model", ["encode.vae"], "huggingface"),
+        (str(tmp_path), ["encode.text"], "local"),  # with the tokenizer beside it
+    ]
+    pulled = command("models", "pull", path, "--set", "encode.text=null", "--json")
+    assert pulled.exit_code == 0, pulled.output
+    (row,) = json.loads(pulled.stdout[pulled.stdout.index("[\n") :])
+    assert (row["model"], row["revision"]) == ("me/model", COMMIT)

@@ -11,7 +11,7 @@ import typer
 
 from vidcurate.cli.output import print_json, print_table
 from vidcurate.cli.recipes import Json, OperatorFiles, Overrides
-from vidcurate.errors import ModelError
+from vidcurate.errors import ModelError, RecipeError
 
 if TYPE_CHECKING:
     from vidcurate.models.reference import ModelRef
@@ -45,13 +45,11 @@ def pull(
     operators: OperatorFiles = [],  # noqa: B006
     json: Json = False,
 ) -> None:
-    """Fetch the newest weights that the recipe's steps name, and say under which licence."""
+    """Fetch the newest weights that a recipe names, of training too, and say by which licence."""
     from vidcurate.models import fetch
-    from vidcurate.recipe.load import load
-    from vidcurate.run.weights import named_models
 
     rows, problems = [], []
-    for ref, steps in named_models(load(recipe, overrides=overrides, operators=operators)).items():
+    for ref, steps in _named(recipe, overrides, operators).items():
         try:
             fetch(ref, refresh=True)
         except ModelError as error:
@@ -73,17 +71,45 @@ def list_models(
     json: Json = False,
 ) -> None:
     """List the weights on this machine: of all caches, or those that a recipe names."""
-    from vidcurate.recipe.load import load
-    from vidcurate.run.weights import named_models
-
     if recipe is None:
         _print(list(_cached()), json, nothing="no weights are cached on this machine")
         return
-    named = named_models(load(recipe, overrides=overrides, operators=operators))
+    named = _named(recipe, overrides, operators)
     rows = [_row(ref, tuple(steps)) for ref, steps in named.items()]
     _print(rows, json, nothing=f"no step of {recipe} names weights")
     if not json and any(row.path is None for row in rows):
         typer.echo(f"what is missing: vidcurate models pull {recipe}")
+
+
+def _named(recipe: Path, overrides: list[str], operators: list[str]) -> dict[ModelRef, list[str]]:
+    """The weights that a recipe names -> ids of the steps, or keys of a training recipe."""
+    if not _is_training(recipe):
+        from vidcurate.recipe.load import load
+        from vidcurate.run.weights import named_models
+
+        return named_models(load(recipe, overrides=overrides, operators=operators))
+    from vidcurate.models.text_encoder import text_encoder_reference
+    from vidcurate.models.vae import vae_reference
+    from vidcurate.train.config import load as load_training
+
+    encode = load_training(recipe, overrides=overrides).encode
+    found: dict[ModelRef, list[str]] = {}
+    if encode.vae is not None:
+        found.setdefault(vae_reference(encode.vae), []).append("encode.vae")
+    if encode.text is not None:
+        found.setdefault(text_encoder_reference(encode.text), []).append("encode.text")
+    return found
+
+
+def _is_training(recipe: Path) -> bool:
+    """Whether it is a recipe of training: these alone have a model. Mistakes are told later."""
+    from vidcurate.recipe.yaml_lines import parse_yaml
+
+    try:
+        data = parse_yaml(recipe.read_text("utf-8-sig"), str(recipe)).data
+    except (OSError, UnicodeDecodeError, RecipeError):
+        return False
+    return isinstance(data, dict) and "model" in data and "source" not in data
 
 
 def _row(ref: ModelRef, steps: tuple[str, ...]) -> _Row:

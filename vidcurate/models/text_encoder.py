@@ -77,6 +77,15 @@ def text_encoder_config(
     return _config(part, part.fetch())[0]
 
 
+def text_encoder_reference(name: str) -> ModelRef:
+    """What `load_text_encoder` fetches of a name.
+
+    Raises:
+        ModelError: a local path that is not there.
+    """
+    return _whole(find_part(name)).ref
+
+
 def load_text_encoder(
     name: str,
     revision: str | None = None,

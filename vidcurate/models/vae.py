@@ -24,7 +24,7 @@ from vidcurate.models.parts import (
     weights,
     with_less,
 )
-from vidcurate.models.reference import Hub
+from vidcurate.models.reference import Hub, ModelRef
 from vidcurate.models.torchvision_ops import prepare
 
 if TYPE_CHECKING:
@@ -90,6 +90,15 @@ def vae_config(name: str, revision: str | None = None, hub: Hub | None = None) -
     part = find_part(name, revision, hub)
     part = part.taking(CONFIG, *(() if part.resolves_alone else _FILES))
     return _config(part, part.fetch())
+
+
+def vae_reference(name: str) -> ModelRef:
+    """What `load_vae` fetches of a name.
+
+    Raises:
+        ModelError: a local path that is not there.
+    """
+    return find_part(name).taking(CONFIG, *_FILES).ref
 
 
 def load_vae(
