@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+from zlib import crc32
+
 import cv2
 import numpy as np
 import pytest
 
 from vidcurate.errors import DataError, StorageError, UserError
-from vidcurate.media.frame_files import at_rate, load_frames, save_frames
+from vidcurate.media.frame_files import at_rate, check_output, load_frames, save_frames
 
 
 def square(frames: int = 5, height: int = 32, width: int = 48) -> np.ndarray:
@@ -74,11 +77,51 @@ def test_what_cannot_be_is_told(tmp_path):
         save_frames(tmp_path / "a.png", square(), 8)
     with pytest.raises(UserError, match="no picture or video"):
         load_frames(tmp_path / "none.mp4")
-    (tmp_path / "bad.png").write_bytes(b"text")
-    (tmp_path / "bad.mp4").write_bytes(b"text")
-    for name in ("bad.png", "bad.mp4"):
-        with pytest.raises(DataError, match=name):
+    with pytest.raises(UserError, match="a GIF shows 50 frames a second at most, not 60; write"):
+        save_frames(tmp_path / "a.gif", square(), 60)
+    save_frames(tmp_path / "a.gif", square(), 50)
+    assert load_frames(tmp_path / "a.gif")[1] == pytest.approx(50)
+
+
+def test_files_that_are_no_picture_or_video_are_named(tmp_path):
+    for name, data, why in (
+        ("bad.png", b"text", "is not a picture"),
+        ("bad.mp4", b"text", "not a video file"),
+        ("empty.png", b"", "the file is empty"),
+        ("empty.mp4", b"", "the file is empty"),
+        ("huge.png", png_of(60_000, 60_000), "cannot be read"),  # more than OpenCV takes
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=f"{name}.* {why}"):
             load_frames(tmp_path / name)
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    save_frames(tmp_path / "a.png", square(1), 8)
+    monkeypatch.setattr("vidcurate.media.frame_files.MAX_PIXELS", 32 * 48 - 1)
+    with pytest.raises(DataError, match="has 48x32 pixels, more than 1,535"):
+        load_frames(tmp_path / "a.png")
+
+
+def png_of(width, height):
+    """The head of a PNG of this size, and no picture."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def test_where_nothing_can_be_written_is_told_before_frames_are_made(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match="cannot be written"):
-        save_frames(tmp_path / "file" / "a.mp4", square(), 8)
+    (tmp_path / "folder.mp4").mkdir()
+    for name, why in (
+        ("file/a.mp4", "file is no folder that you may write to"),
+        ("file/b/a.mp4", "file is no folder"),
+        ("folder.mp4", "it is a folder"),
+    ):
+        with pytest.raises(StorageError, match=f"{name} cannot be written: .*{why}"):
+            check_output(tmp_path / name)
+    check_output(tmp_path / "new" / "folder" / "a.mp4")
+    assert not (tmp_path / "new").exists()

@@ -76,6 +76,7 @@ def sample(
         typer.Option(
             "--fps",
             min=0.1,
+            max=1000,
             help="Of the result. Default: that of training; given videos are thinned to it. Of "
             "interpolate: the video's, times the new frames.",
         ),
@@ -87,7 +88,7 @@ def sample(
     count: Annotated[
         int, typer.Option("--count", min=1, help="Of each prompt, with seeds from --seed on.")
     ] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of the noise.")] = 0,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Along the ODE.")] = 50,
     guidance: Annotated[
         float, typer.Option("--guidance", min=0, help="Towards the prompt; 1: none, twice as fast.")
@@ -136,6 +137,8 @@ def sample(
     generator = Generator(checkpoint, averaged=not raw, vae=vae, text_encoder=text_encoder)
     pixels = _size(size) or (generator.like["width"], generator.like["height"])
     clips, rate, between = _load(chosen, given, pixels, fps, between, generator)
+    one = one if chosen != "edit" else frames == 1 or len(clips[0]) == 1
+    check_output(path, picture=one, fps=rate)
     for at in range(0, len(jobs), batch):
         texts, seeds = zip(*jobs[at : at + batch], strict=True)
         made = generator.many(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from vidcurate.durable import replacing
-from vidcurate.errors import RefusedMediaError, UserError
+from vidcurate.errors import RefusedMediaError, StorageError, UserError
 from vidcurate.media.clip_frames import MAX_PIXELS, read_frames
 from vidcurate.media.clip_request import ClipRequest
 from vidcurate.media.whole_file import whole_file
@@ -22,6 +24,7 @@ from vidcurate.media.whole_file import whole_file
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _VIDEOS = (".mp4", ".gif")
 PICTURE = ".png"
+_GIF_FPS = 50.0  # a frame of 1/100 s or less is shown for 1/10 s
 _MAX_SECONDS = 600.0
 
 
@@ -41,10 +44,7 @@ def load_frames(
     if not path.is_file():
         raise UserError(f"there is no picture or video {path}")
     if is_picture(path):
-        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
-        if picture is None:
-            raise RefusedMediaError(f"{path} is not a picture that can be read")
-        return _covering(picture.astype(np.uint8), size)[None], 0.0
+        return _covering(_picture(path), size)[None], 0.0
     counting = whole_file(path, max_pixels=MAX_PIXELS, max_duration=_MAX_SECONDS)
     while True:
         try:
@@ -64,6 +64,23 @@ def load_frames(
     )
     frames, _ = read_frames(path.read_bytes(), request, name=str(path))
     return frames, about.fps_num / about.fps_den
+
+
+def _picture(path: Path) -> npt.NDArray[np.uint8]:
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    if not len(data):
+        raise RefusedMediaError(f"{path}: the file is empty (0 bytes)")
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # more pixels than it takes
+        raise RefusedMediaError(f"{path} cannot be read: {error.err}") from error
+    if picture is None:
+        raise RefusedMediaError(f"{path} is not a picture that can be read")
+    if picture.shape[0] * picture.shape[1] > MAX_PIXELS:
+        raise RefusedMediaError(
+            f"{path} has {picture.shape[1]}x{picture.shape[0]} pixels, more than {MAX_PIXELS:,}"
+        )
+    return np.asarray(picture, np.uint8)
 
 
 def is_picture(path: Path) -> bool:
@@ -99,13 +116,13 @@ def _covering(
     return np.ascontiguousarray(scaled[top : top + size[1], left : left + size[0]], np.uint8)
 
 
-def check_output(path: Path, *, picture: bool = False) -> None:
+def check_output(path: Path, *, picture: bool = False, fps: float | None = None) -> None:
     """Look whether frames can be written under a name, before they are made.
 
-    picture: there is one frame, which can be a picture.
+    picture: there is one frame, which can be a picture. fps: of the video, if it is known.
 
     Raises:
-        UserError: they cannot.
+        UserError: they cannot. StorageError: not there.
     """
     suffix = path.suffix.lower()
     if suffix == PICTURE and not picture:
@@ -113,6 +130,16 @@ def check_output(path: Path, *, picture: bool = False) -> None:
     if suffix not in (*_VIDEOS, PICTURE):
         raise UserError(
             f"{path}: videos are written as .mp4 or .gif, and a single frame also as {PICTURE}"
+        )
+    if suffix == ".gif" and fps is not None and fps > _GIF_FPS:
+        raise UserError(
+            f"{path}: a GIF shows {_GIF_FPS:g} frames a second at most, not {fps:g}; write .mp4"
+        )
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        raise StorageError(
+            f"{path} cannot be written: "
+            + ("it is a folder" if path.is_dir() else f"{there} is no folder that you may write to")
         )
 
 
@@ -124,10 +151,11 @@ def save_frames(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
             colours of its own, playing round) or, of one frame, .png.
 
     Raises:
-        UserError: another suffix, or a picture of several frames. StorageError: it cannot be
-            written.
+        UserError: another suffix, a picture of several frames, or a GIF of more than 50 frames a
+            second.
+        StorageError: it cannot be written.
     """
-    check_output(path, picture=len(frames) == 1)
+    check_output(path, picture=len(frames) == 1, fps=fps)
     suffix = path.suffix.lower()
     if suffix == PICTURE:
         found, data = cv2.imencode(PICTURE, cv2.cvtColor(frames[0], cv2.COLOR_RGB2BGR))
@@ -137,28 +165,38 @@ def save_frames(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
         return
     rate = Fraction(fps).limit_denominator(1001)
     with replacing(path) as temporary, av.open(str(temporary), "w", format=suffix[1:]) as out:
+        height, width = frames.shape[1:3]
         if suffix == ".mp4":
-            frames = np.pad(
-                frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), "edge"
-            )
+            height, width = height + height % 2, width + width % 2
             stream: Any = out.add_stream("libx264", rate=rate, options={"crf": "17"})
             stream.pix_fmt = "yuv420p"
         else:
             stream = out.add_stream("gif", rate=rate)
             stream.pix_fmt = "pal8"
-        stream.height, stream.width = frames.shape[1:3]
+        stream.height, stream.width = height, width
         stream.codec_context.thread_count = 1
-        pictures = [VideoFrame.from_ndarray(np.ascontiguousarray(f), "rgb24") for f in frames]
-        for number, picture in enumerate(pictures):
-            picture.pts, picture.time_base = number, 1 / rate
+        pictures: Iterable[VideoFrame] = _pictures(frames, (height, width), rate)
         for number, picture in enumerate(_indexed(pictures) if suffix == ".gif" else pictures):
             picture.pts, picture.time_base = number, 1 / rate
             out.mux(stream.encode(picture))
         out.mux(stream.encode())
 
 
-def _indexed(pictures: list[VideoFrame]) -> list[VideoFrame]:
+def _pictures(
+    frames: npt.NDArray[np.uint8], size: tuple[int, int], rate: Fraction
+) -> Iterator[VideoFrame]:
+    """The frames one by one, filled up to (height, width) by their last row and column."""
+    over = [(0, size[0] - frames.shape[1]), (0, size[1] - frames.shape[2]), (0, 0)]
+    for number, frame in enumerate(frames):
+        filled = np.pad(frame, over, "edge") if any(np.ravel(over)) else frame
+        picture = VideoFrame.from_ndarray(np.ascontiguousarray(filled), "rgb24")
+        picture.pts, picture.time_base = number, 1 / rate
+        yield picture
+
+
+def _indexed(given: Iterable[VideoFrame]) -> list[VideoFrame]:
     """The pictures in one palette of 256 colours, which is made of them all."""
+    pictures = list(given)
     graph: Any = Graph()
     first = pictures[0]
     source = graph.add_buffer(

@@ -197,5 +197,8 @@ def test_settings_and_places_that_there_are_not(generator: Make, tmp_path: Path)
             How.of(**wrong)
     with pytest.raises(UserError, match="2 prompts need as many seeds, not 1"):
         generator().many(["a", "b"], [1], **FEW)
+    for fps in (0.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="frames a second, above 0, not"):
+            generator()("", fps=fps, **FEW)
     with pytest.raises(RunDirectoryError, match="holds no checkpoint"):
         Generator(tmp_path)

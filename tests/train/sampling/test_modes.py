@@ -16,13 +16,15 @@ from vidcurate.train.sampling.modes import (
     check_options,
     keys_of,
 )
+from vidcurate.train.sampling.sampler import to_levels
 
-NEW = -1.0
+NEW, EDITED = 254.0, 255.0  # levels that stand for such frames
 
 
 def numbered(first: int, frames: int) -> Tensor:
-    """Frames (frames, 3, 2, 2), each full of its number."""
-    return torch.arange(first, first + frames).float()[:, None, None, None].expand(-1, 3, 2, 2)
+    """Frames uint8 (frames, 3, 2, 2), each full of its number."""
+    numbers = torch.arange(first, first + frames, dtype=torch.uint8)
+    return numbers[:, None, None, None].expand(-1, 3, 2, 2)
 
 
 def told(mode: Mode, room: Room, *given: Tensor, **asked: object) -> tuple[str, str]:
@@ -30,14 +32,16 @@ def told(mode: Mode, room: Room, *given: Tensor, **asked: object) -> tuple[str, 
     laid = Wish(mode, given, (2, 2), 8.0, **asked).laid(room)  # type: ignore[arg-type]
     start = laid.start
     assert torch.allclose(start.times, torch.arange(len(start.tau), dtype=torch.float64) / 8)
-    mark = torch.where(start.tau == 1, NEW, torch.where(start.tau > 0, NEW - 1, 0))
-    seen = start.latent[:, 0, 0, 0].where(mark == 0, mark.float())
-    made = seen[:, None, None, None].expand(-1, 3, 2, 2)
-    result = laid.result(made)[:, 0, 0, 0]
-    names = {NEW: "*", NEW - 1: "~"}
+    assert start.latent.dtype == torch.float32
+    mark = torch.where(start.tau == 1, NEW, torch.where(start.tau > 0, EDITED, 0))
+    shown = to_levels(start.latent)[:, 0, 0, 0].where(mark == 0, mark.to(torch.uint8))
+    # A long clip is neither copied nor grown to floats but where the model sees it.
+    result = laid.result(shown[:, None, None, None].expand(-1, 3, 2, 2))
+    assert result.dtype == laid.before.dtype == laid.after.dtype == torch.uint8
+    names = {NEW: "*", EDITED: "~"}
     return (
-        " ".join(names.get(v, f"{v:g}") for v in seen.tolist()),
-        " ".join(names.get(v, f"{v:g}") for v in result.tolist()),
+        " ".join(names.get(v, f"{v:g}") for v in shown.tolist()),
+        " ".join(names.get(v, f"{v:g}") for v in result[:, 0, 0, 0].tolist()),
     )
 
 
@@ -141,7 +145,8 @@ def test_what_a_mode_needs_is_told() -> None:
         ("forward", 0, "needs a picture or video to start from: give --from once, not never"),
         ("join", 1, "needs two pictures or videos, the first and the second: give --from twice"),
         ("interpolate", 0, "as key frames: give --from once, not never"),
-        ("long", 2, "a picture that it starts from"),
+        ("long", 2, "a picture that it starts from: give --from at most once, not twice"),
+        ("join", 3, "the first and the second: give --from at most twice, not 3 times"),
     ):
         with pytest.raises(UserError, match=message):
             check_given(check_mode(mode), given)

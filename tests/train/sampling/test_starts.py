@@ -32,10 +32,6 @@ def test_starts_lay_known_frames_out_in_time() -> None:
     assert told(starts.forward(clip, 2, 4.0)) == ([5, 6, 0, 0], [0, 0, 1, 1])
     assert told(starts.backward(clip, 1, 4.0)) == ([0, 5, 6], [1, 0, 0])
     assert told(starts.join(clip, other, 2, 4.0)) == ([5, 6, 0, 0, 8, 9], [0, 0, 1, 1, 0, 0])
-    assert told(starts.loop(numbered(1, 5), 1, 4.0, keep=2)) == (
-        [4, 5, 0, 1, 2],
-        [0, 0, 1, 0, 0],
-    )
     assert told(starts.interpolate(numbered(5, 3), 2, 4.0)) == (
         [5, 0, 0, 6, 0, 0, 7],
         [0, 1, 1, 0, 1, 1, 0],
@@ -83,8 +79,6 @@ def test_what_has_nothing_to_make_or_does_not_fit_is_refused() -> None:
         starts.image_to_video(clip[0], 1, 4.0)
     with pytest.raises(UserError, match=r"of one size, not \(1, 2, 2\) and \(1, 2, 4\)"):
         starts.join(clip, torch.zeros(2, 1, 2, 4), 2, 4.0)
-    with pytest.raises(UserError, match="keep 1 to 3 latent frames"):
-        starts.loop(clip, 2, 4.0, keep=4)
     with pytest.raises(UserError, match="an overlap of 1 to 3"):
         starts.blend(clip, clip, 4, 4.0)
     with pytest.raises(UserError, match="at least 2 key frames"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from vidcurate.train.sampling.coding import Coding
 from vidcurate.train.sampling.frozen import Frozen
 from vidcurate.train.sampling.modes import Mode, Room, Wish, check_given, check_options
 from vidcurate.train.sampling.packs import How, Packs, interpolated, long
-from vidcurate.train.sampling.sampler import Sampler, to_pixels
+from vidcurate.train.sampling.sampler import Sampler, to_levels, to_pixels
 from vidcurate.train.sampling.starts import Start
 
 Frames = npt.NDArray[np.uint8]
@@ -101,7 +101,7 @@ class Generator:
             how: the sampler's settings, or give them by name (`steps=20`).
 
         Raises:
-            UserError: what does not fit together.
+            UserError: what does not fit together, or an fps that is no rate.
             ModelError: the VAE or text encoder is not to be had, or not that of training.
         """
         chosen = How(**more) if how is None else how
@@ -110,7 +110,9 @@ class Generator:
         clips = [given] if isinstance(given, np.ndarray) else list(given or [])
         check_given(mode, len(clips))
         check_options(mode, frames=frames, keep=keep, between=between, strength=strength)
-        rate = fps or self.like["fps"]
+        rate = self.like["fps"] if fps is None else fps
+        if not 0 < rate < float("inf"):
+            raise UserError(f"fps: frames a second, above 0, not {rate}")
         with placed(chosen.device) as place:
             packs = self._packs(place.device, chosen)
             coding = packs.coding
@@ -124,14 +126,16 @@ class Generator:
                 strength,
             )
             room = Room(self.like["frames"], coding.every)
+            made: Iterable[Tensor]
             if mode == "interpolate":
-                made = interpolated(packs, wish, room, between, prompts, seeds)
+                made = map(to_levels, interpolated(packs, wish, room, between, prompts, seeds))
             elif mode == "long":
-                made = long(packs, wish, room, prompts, seeds)
+                made = map(to_levels, long(packs, wish, room, prompts, seeds))
             else:
                 laid = wish.laid(room)
-                made = [laid.result(clip) for clip in packs([laid.start], prompts, seeds)]
-        return [to_pixels(clip).numpy() for clip in made]
+                sampled = packs([laid.start], prompts, seeds)
+                made = (laid.result(to_levels(clip)) for clip in sampled)
+        return [clip.permute(0, 2, 3, 1).contiguous().numpy() for clip in made]
 
     def sample(
         self,
@@ -189,7 +193,7 @@ class Generator:
         return width, height
 
     def _cut(self, frames: Frames, coding: Coding) -> Tensor:
-        """RGB in -1..1 (T, 3, H, W), cut in the middle to whole patches."""
+        """uint8 RGB (T, 3, H, W), cut in the middle to whole patches."""
         rows, columns = self._grain(coding)
         height, width = frames.shape[1] // rows * rows, frames.shape[2] // columns * columns
         if not len(frames) * height * width:
@@ -199,7 +203,7 @@ class Generator:
             )
         top, left = (frames.shape[1] - height) // 2, (frames.shape[2] - width) // 2
         cut = np.ascontiguousarray(frames[:, top : top + height, left : left + width])
-        return torch.from_numpy(cut).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return torch.from_numpy(cut).permute(0, 3, 1, 2)
 
 
 def load_network(path: Path, *, averaged: bool) -> tuple[Network, dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The modes of `vidcurate sample`: what each needs, and how given clips are laid out for it.
 
-All are in frames of video (T, 3, H, W) in -1..1, whatever the model knows; a causal VAE (see
-`coding`) says how many can be kept and made.
+All are in frames of video (T, 3, H, W), whatever the model knows; a causal VAE (see `coding`) says
+how many can be kept and made. Given clips stay in levels of 0..255, since they may be long; what
+the model sees of them is in -1..1.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def check_given(mode: Mode, given: int) -> None:
         return
     if most == 0:
         raise UserError(f"{mode} starts from nothing: leave --from out, or give another mode")
-    raise UserError(f"{mode} needs {needs}: give --from {_times(least)}, not {_times(given)}")
+    wanted = _times(least) if given < least else f"at most {_times(most or 0)}"
+    raise UserError(f"{mode} needs {needs}: give --from {wanted}, not {_times(given)}")
 
 
 def check_options(mode: Mode, **given: object) -> None:
@@ -196,7 +198,8 @@ def _over(number: int, by: int) -> int:
 class Laid:
     """A start, and frames of the given clips that stand before and after it in the result.
 
-    dropped: frames at the end of what is made that are not in the result.
+    before, after: as they were given. dropped: frames at the end of what is made that are not in
+    the result.
     """
 
     start: Start
@@ -205,7 +208,7 @@ class Laid:
     dropped: int = 0
 
     def result(self, made: Tensor) -> Tensor:
-        """The whole clip, (T, 3, H, W)."""
+        """The whole clip, (T, 3, H, W), of what was made in the levels of the given clips."""
         return torch.cat([self.before, made[: len(made) - self.dropped], self.after])
 
 
@@ -213,7 +216,7 @@ class Laid:
 class Wish:
     """What is asked for, but for prompt and seed.
 
-    given: clips (T, 3, H, W) in -1..1 of one size. frames: of the result of a mode that makes a
+    given: clips uint8 (T, 3, H, W) of one size. frames: of the result of a mode that makes a
     clip, new ones of one that goes on from given ones, frames that both clips share in a blend.
     keep: frames of a given clip that the model sees beside the new ones. None: as the model was
     trained. fps: of the result. strength: of edit and blend, how much is made anew.
@@ -249,24 +252,24 @@ class Wish:
         (clip,) = self.given
         mode, fps = self.mode, self.fps
         if mode == "image_to_video":
-            return _alone(starts.image_to_video(clip[0], room.whole(mode, self.frames), fps))
+            return _alone(starts.image_to_video(seen(clip[0]), room.whole(mode, self.frames), fps))
         if mode == "edit":
             count = room.whole(mode, self.frames, len(clip))
             if count > len(clip):
                 raise UserError(f"edit: {len(clip)} frames are given, not {count}")
             strength = 0.6 if self.strength is None else self.strength
-            return _alone(starts.edit(clip[:count], strength, fps))
+            return _alone(starts.edit(seen(clip[:count]), strength, fps))
         kept = room.kept(self.keep, self.frames, 2 if mode == "loop" else 1, len(clip))
         if mode == "loop":
             new = room.new(mode, self.frames, 2 * kept, after=True, before=True)
-            start = starts.loop(clip, new, fps, keep=kept)
+            start = starts.join(seen(clip[-kept:]), seen(clip[:kept]), new, fps)
             return Laid(start, clip[:-kept], clip[:0], dropped=kept)
         if mode == "forward":
             new = room.new(mode, self.frames, kept, after=False, before=True)
-            return Laid(starts.forward(clip[-kept:], new, fps), clip[:-kept], clip[:0])
+            return Laid(starts.forward(seen(clip[-kept:]), new, fps), clip[:-kept], clip[:0])
         kept = kept if room.every == 1 else 1
         new = room.new(mode, self.frames, kept, after=True, before=False)
-        return Laid(starts.backward(clip[:kept], new, fps), clip[:0], clip[kept:])
+        return Laid(starts.backward(seen(clip[:kept]), new, fps), clip[:0], clip[kept:])
 
     def _two(self, room: Room) -> Laid:
         first, second = self.given
@@ -274,7 +277,7 @@ class Wish:
             kept = room.kept(self.keep, self.frames, 2, len(first))
             then = room.kept(self.keep, self.frames, 2, len(second)) if room.every == 1 else 1
             new = room.new("join", self.frames, kept + then, after=True, before=True)
-            start = starts.join(first[-kept:], second[:then], new, self.fps)
+            start = starts.join(seen(first[-kept:]), seen(second[:then]), new, self.fps)
             return Laid(start, first[:-kept], second[then:])
         # A causal VAE needs a frame of either clip beside those that are both.
         most = min(len(first), len(second)) - (room.every > 1)
@@ -292,8 +295,8 @@ class Wish:
             for clip in (first, second)
         )
         start = starts.blend(
-            first[len(first) - shared - head :],
-            second[: shared + tail],
+            seen(first[len(first) - shared - head :]),
+            seen(second[: shared + tail]),
             shared,
             self.fps,
             0.8 if self.strength is None else self.strength,
@@ -302,5 +305,10 @@ class Wish:
 
 
 def _alone(start: Start) -> Laid:
-    nothing = start.latent[:0]
+    nothing = start.latent[:0].to(torch.uint8)
     return Laid(start, nothing, nothing)
+
+
+def seen(clip: Tensor) -> Tensor:
+    """Levels of 0..255 as models know them: float32 in -1..1."""
+    return clip.float() / 127.5 - 1

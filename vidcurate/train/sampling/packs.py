@@ -15,7 +15,7 @@ from vidcurate.errors import DataError, UserError
 from vidcurate.nearest import suggest
 from vidcurate.train.sampling import starts
 from vidcurate.train.sampling.coding import Coding
-from vidcurate.train.sampling.modes import Room, Wish, keys_of
+from vidcurate.train.sampling.modes import Room, Wish, keys_of, seen
 from vidcurate.train.sampling.sampler import Sampler
 from vidcurate.train.sampling.starts import Start
 
@@ -101,7 +101,7 @@ def interpolated(
 ) -> list[Tensor]:
     """Key frames, and new ones between; in one clip where the model knows such a length."""
     starts.same_size(wish.given)
-    keys = torch.cat(list(wish.given))
+    keys = seen(torch.cat(list(wish.given)))
     if len(keys) < 2:
         raise UserError("interpolate: one picture has nothing after it: give --from once more")
     # Between pictures a clip of the usual length; between frames of a video as few as can be.
@@ -123,7 +123,7 @@ def long(
     keys, step, levels = room.levels(frames)
     rate = wish.fps / step**levels
     if wish.given:
-        start = starts.image_to_video(wish.given[0][0], keys, rate)
+        start = starts.image_to_video(seen(wish.given[0][0]), keys, rate)
     else:
         start = starts.text_to_video((keys, 3, wish.size[1], wish.size[0]), rate)
     clips = packs([start], prompts, seeds)

@@ -156,5 +156,10 @@ def _of_rows(tau: Tensor, frames: int) -> Tensor:
 
 def to_pixels(latent: Tensor) -> Tensor:
     """uint8 (T, H, W, 3) on the CPU, of RGB in -1..1 (T, 3, H, W)."""
+    return to_levels(latent).permute(0, 2, 3, 1).contiguous()
+
+
+def to_levels(latent: Tensor) -> Tensor:
+    """uint8 (T, 3, H, W) on the CPU, of RGB in -1..1 (T, 3, H, W)."""
     levels = ((latent.float() + 1) * 127.5).round().clamp(0, 255)
-    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+    return levels.to(torch.uint8).cpu()

@@ -67,22 +67,15 @@ def backward(clip: Tensor, frames: int, rate: float) -> Start:
 
 
 def join(first: Tensor, second: Tensor, frames: int, rate: float) -> Start:
-    """`frames` new frames between the end of one clip and the start of another, (T, C, H, W)."""
+    """`frames` new frames between the end of one clip and the start of another, (T, C, H, W).
+
+    From a clip's end to its own start they make a loop, which plays round without a jump.
+    """
     same_size([first, second])
     latent = torch.cat([first, _blank(frames, first), second])
     tau = torch.zeros(len(latent), dtype=torch.float64)
     tau[len(first) : len(first) + frames] = 1
     return _start(latent, rate, tau)
-
-
-def loop(clip: Tensor, frames: int, rate: float, keep: int = 1) -> Start:
-    """`frames` new frames that lead from the clip's end back to its start.
-
-    The clip with the result's [keep:-keep] after it plays round without a jump.
-    """
-    if not 1 <= keep <= len(clip):
-        raise UserError(f"loop: keep 1 to {len(clip)} latent frames of the clip, not {keep}")
-    return join(clip[-keep:], clip[:keep], frames, rate)
 
 
 def interpolate(keys: Tensor, between: int, rate: float) -> Start:
