@@ -234,3 +234,19 @@ def test_ctrl_c_in_a_terminal_saves_with_workers_that_read(shapes, tmp_path):
     assert process.returncode == 130, errors
     assert checkpoints(tmp_path / "out" / "checkpoints")
     assert "Traceback" not in errors
+
+
+def test_mistakes_in_a_recipe_are_told_before_torch_is_loaded(tmp_path):
+    (tmp_path / "wrong.yaml").write_text("name: a\nstepz: 3\n")
+    code = (
+        "import sys; from typer.testing import CliRunner; from vidcurate.cli.main import app\n"
+        "result = CliRunner().invoke(app, ['train', sys.argv[1]])\n"
+        "print(result.exit_code, 'stepz' in result.output, 'torch' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "wrong.yaml")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["2", "True", "False"]

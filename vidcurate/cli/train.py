@@ -51,4 +51,4 @@ def train(
 def need_torch() -> None:
     """Raises MissingExtraError where torch is not installed."""
     if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError("training needs torch: pip install 'vidcurate[train]'")
+        raise MissingExtraError("this needs torch: pip install 'vidcurate[train]'")

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidcurate.media.frame_files import save_frames
 from vidcurate.train.config import TrainConfig, load
-from vidcurate.train.loop import Summary, train
+
+if TYPE_CHECKING:
+    from vidcurate.train.loop import Summary
 
 
 def start(
@@ -35,6 +38,8 @@ def start(
     given += [f"output={output}"] if output is not None else []
     given += [f"data.batching={batching}"] if batching is not None else []
     config = load(recipe, overrides=given)
+    from vidcurate.train.loop import train  # torch: mistakes in a recipe are told at once
+
     with _told():
         return config, train(config, show=show, write=save_frames, fresh=fresh)
 
