@@ -28,6 +28,21 @@ def config(folder, **settings) -> Data:
 
 
 @pytest.mark.parametrize(
+    ("step", "frames", "taken"),
+    [
+        (None, 97, [0, 24, 48, 72]),
+        (3, 97, [0, 3, 6, 9]),
+        (3, 10, [0, 2, 4, 6]),
+        (3, 5, [0, 1, 2, 3]),
+        (3, 3, [0, 1, 2]),
+    ],
+)
+def test_frames_are_spread_over_the_clip_or_a_step_apart(step, frames, taken):
+    resize = Resize((1, 4, 4), frames=4, step=step)
+    assert list(range(frames))[resize.chosen(frames)] == taken
+
+
+@pytest.mark.parametrize(
     ("resize", "given", "made"),
     [
         (Resize((1, 4, 4)), (5, 64, 96), (5, 64, 96)),

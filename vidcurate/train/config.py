@@ -36,6 +36,16 @@ class Size(Section):
     frames: Positive | None = None
 
 
+class Sampled(Size):
+    """A limit, and which frames of a longer clip are taken.
+
+    step: every step-th from the clip's first, closer where the clip is too short for that; None:
+    evenly over the whole clip.
+    """
+
+    step: Positive | None = None
+
+
 class Data(Section):
     """The shards, and how their samples become batches.
 
@@ -45,7 +55,8 @@ class Data(Section):
         of `batch` clips of one bucket (a number, or numbers by bucket, `*` for all others).
     too_long: a clip of more tokens than the budget stops the training, or is skipped and counted.
     resize: larger clips are scaled down to this short side, and so many frames are taken of longer
-        ones, evenly, whatever their bucket. native: the same of the bucket `native` alone, before.
+        ones, evenly or every `step`-th from the first, whatever their bucket. native: limits of the
+        bucket `native` alone, before.
     captions: a template, templates with weights, or `mix`, `words` and `drop`; see
         vidcurate.shards.Captions. Null trains without text.
     drop_captions: share of samples that get the empty prompt, for classifier-free guidance (Ho and
@@ -61,7 +72,7 @@ class Data(Section):
     budget: Positive = 16_384
     batch: Positive | dict[str, Positive] = 8
     too_long: Literal["stop", "skip"] = "stop"
-    resize: Size = Size()
+    resize: Sampled = Sampled()
     native: Size = Size()
     captions: Any = None
     drop_captions: Share = 0.1

@@ -33,9 +33,11 @@ from vidcurate.train.model.layout import Patch
 class Resize:
     """Scales clips down, and to whole patches; travels to the reader's workers.
 
-    patch: of the model. short_side: pixels at most. frames: at most, every n-th of more. None: no
-    limit. compression: of the VAE whose latents are cut in patches; its first latent frame is of
-    one frame, so that clips have 1 + k * compression[0]. Pictures are never enlarged.
+    patch: of the model. short_side: pixels at most. frames: at most; None: no limit. compression:
+    of the VAE whose latents are cut in patches; its first latent frame is of one frame, so that
+    clips have 1 + k * compression[0]. step: of more frames every step-th is taken from the first
+    on, closer where the clip is too short for that; None: evenly over the clip. Pictures are never
+    enlarged.
 
     Raises:
         UserError: from `shapes`, a clip smaller than one patch.
@@ -45,6 +47,7 @@ class Resize:
     short_side: int | None = None
     frames: int | None = None
     compression: Compression = PIXELS
+    step: int | None = None
 
     def shapes(self, shapes: Shapes) -> Shapes:
         """What clips of some shapes become."""
@@ -77,7 +80,7 @@ class Resize:
     def chosen(self, frames: int) -> slice:
         """Which frames are taken of so many."""
         keep = int(self._whole(np.array(frames, np.int32)))
-        step = frames // keep
+        step = min(frames // keep, self.step or frames)
         return slice(0, keep * step, step)
 
     def __call__(self, video: Tensor) -> Tensor:
@@ -146,7 +149,8 @@ def dataset(
 
 def resize_of(data: Data, model: ModelConfig, compression: Compression = PIXELS) -> Resize:
     """How clips are brought to whole patches of this model, or of its VAE's latents."""
-    return Resize(model.patch, data.resize.short_side, data.resize.frames, compression)
+    size = data.resize
+    return Resize(model.patch, size.short_side, size.frames, compression, size.step)
 
 
 def endless(dataset: ShardDataset) -> Generator[Batch, None, None]:

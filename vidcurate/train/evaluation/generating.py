@@ -13,7 +13,7 @@ from vidcurate.errors import RunDirectoryError
 from vidcurate.models import torch_device
 from vidcurate.train import checkpoint as saved
 from vidcurate.train.config import Data, Size
-from vidcurate.train.data import Resize
+from vidcurate.train.data import resize_of
 from vidcurate.train.evaluation.clips import Video
 from vidcurate.train.model.config import ModelConfig
 from vidcurate.train.model.flops import Compression
@@ -61,9 +61,9 @@ class Trained:
         self._averaged, self._text_encoder = averaged, text_encoder
         along, down, across = encode.get("compression") or (1, 1, 1)
         self._compression: Compression = (along, down, across)
-        self._patch = ModelConfig.model_validate(self.said["model"]).patch
-        size = self.data.resize
-        self.resize = Resize(self._patch, size.short_side, size.frames, self._compression)
+        model = ModelConfig.model_validate(self.said["model"])
+        self._patch = model.patch
+        self.resize = resize_of(self.data, model, self._compression)
 
     @cached_property
     def _generator(self) -> Generator:
