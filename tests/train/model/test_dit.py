@@ -133,6 +133,17 @@ def test_a_frame_has_its_own_noise_level():
     assert change[1:].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("blocks", VARIANTS)
+def test_equal_tokens_are_told_apart_by_their_place_in_the_picture(blocks):
+    grey = [torch.zeros(1, 3, 4, 6).double(), torch.zeros(1).double()]
+    (said,) = run(
+        model(blocks=blocks), [[*grey, torch.ones(1).double(), torch.ones(1, 12).double()]]
+    )
+    apart = torch.cdist(said, said) + torch.eye(len(said)).double()
+    assert len(said) == 6
+    assert apart.min() > 1e-2
+
+
 def test_it_begins_at_zero_and_learns():
     torch.manual_seed(0)
     net = DiT(config(depth=4, long_skips=True))

@@ -41,7 +41,7 @@ def test_what_is_known_of_each_token():
     tokens, layout = patchify([wide, image], [wide_times + 3, image_times], (1, 2, 2))
     assert tokens.shape == (6, 12)
     assert layout.grids == [(2, 1, 2), (1, 2, 1)]
-    assert layout.position.dtype == torch.float32
+    assert layout.position.dtype == layout.place.dtype == torch.float32
     assert layout.position.tolist() == [
         [3, 0.5, 0.5],
         [3, 0.5, 1.5],
@@ -50,6 +50,8 @@ def test_what_is_known_of_each_token():
         [0, 0.5, 0.5],
         [0, 1.5, 0.5],
     ]
+    frame = [[0.5, 0.25], [0.5, 0.75]]
+    assert layout.place.tolist() == [*frame, *frame, [0.25, 0.5], [0.75, 0.5]]
     assert layout.frame.tolist() == [0, 0, 1, 1, 2, 2]
     assert layout.frame_sample.tolist() == [0, 0, 1]
     assert layout.sample.tolist() == [0, 0, 0, 0, 1, 1]

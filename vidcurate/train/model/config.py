@@ -30,6 +30,9 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
 LEVEL_WIDTH = 256
 """Sines and cosines of a noise level that enter the model."""
 
+PLACE_WIDTH = 32
+"""Sines and cosines of a token's place in its picture that enter the model."""
+
 Count = Annotated[int, Field(ge=1)]
 
 

@@ -2,9 +2,12 @@
 
 The block is DiT's (arXiv 2212.09748): attention and MLP between adaptive layer norms whose shift,
 scale and gate come from the noise level and begin at zero. The text enters by cross-attention that
-begins at zero, too, as in PixArt-alpha (arXiv 2310.00426). Attention over space, time or both
-follows Latte (arXiv 2401.03048), long skips U-ViT (arXiv 2209.12152), normalised queries and keys
-"Scaling Vision Transformers to 22 Billion Parameters" (arXiv 2302.05442).
+begins at zero, too, as in PixArt-alpha (arXiv 2310.00426). Rotary positions tell tokens how far
+apart they are, which from pure noise says little of where they stand: a token's place in its
+picture, as a share of its height and width, enters with it, as in NaViT (arXiv 2307.06304).
+Attention over space, time or both follows Latte (arXiv 2401.03048), long skips U-ViT (arXiv
+2209.12152), normalised queries and keys "Scaling Vision Transformers to 22 Billion Parameters"
+(arXiv 2302.05442).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, silu
 
 from vidcurate.train.model.attention import Kind, grouped_attention, samples, self_attention, texts
-from vidcurate.train.model.config import LEVEL_WIDTH, Attention, ModelConfig
+from vidcurate.train.model.config import LEVEL_WIDTH, PLACE_WIDTH, Attention, ModelConfig
 from vidcurate.train.model.layout import Layout
 from vidcurate.train.model.rope import turned, turns
 
@@ -37,6 +40,7 @@ class DiT(nn.Module):  # type: ignore[misc]
         width = config.width
         self.config = config
         self.tokens_in = nn.Linear(config.token_width, width)
+        self.place_in = nn.Linear(PLACE_WIDTH, width)
         self.level_in = _mlp(LEVEL_WIDTH, width, nn.SiLU())
         self.text_in = _mlp(config.text_width, width, nn.GELU("tanh"))
         joined = config.depth - config.depth // 2 if config.long_skips else config.depth
@@ -59,6 +63,7 @@ class DiT(nn.Module):  # type: ignore[misc]
         dtype = self.tokens_in.weight.dtype
         exact = torch.promote_types(dtype, torch.float32)
         x = self.tokens_in(tokens.to(dtype))
+        x = x + self.place_in(place_features(layout.place.to(exact)).to(dtype))
         condition = silu(self.level_in(level_features(level.to(exact)).to(dtype)))
         rows = self.text_in(text.to(dtype))
         angles = turns(layout.position, self.config.head_width, exact)
@@ -161,6 +166,13 @@ def level_features(level: Tensor) -> Tensor:
     half = LEVEL_WIDTH // 2
     steps = torch.arange(half, device=level.device, dtype=level.dtype) / half
     angles = 1000 * level[:, None] * torch.exp(-math.log(10_000) * steps)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def place_features(place: Tensor) -> Tensor:
+    """Sines and cosines (N, 32) of places (N, 2) of 0 to 1: waves of 4 to 1/32 of a side."""
+    octaves = torch.arange(PLACE_WIDTH // 4, device=place.device, dtype=place.dtype)
+    angles = (place[:, :, None] * (math.pi / 2 * 2**octaves)).flatten(1)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidcurate.shards.reader.shapes import Shapes
-from vidcurate.train.model.config import LEVEL_WIDTH, ModelConfig
+from vidcurate.train.model.config import LEVEL_WIDTH, PLACE_WIDTH, ModelConfig
 
 TRAINING = 3
 """Forward passes that a forward and a backward pass weigh: each product has two gradients."""
@@ -87,6 +87,7 @@ def _forward(config: ModelConfig, frames: Any, area: Any, text: Any) -> Any:
         "split": count * (area + frames),
     }
     products = 2 * count * width * config.token_width  # into the model and out of it
+    products += count * width * PLACE_WIDTH
     products += frames * width * (LEVEL_WIDTH + 3 * width)  # level and last modulation
     products += text * width * (config.text_width + width)
     for kinds in (attention.split("+") for attention in config.attention):

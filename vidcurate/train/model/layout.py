@@ -28,7 +28,8 @@ class Layout:
     holds one): its tokens share a noise level. Tokens are ordered by sample, time, row, column.
 
     grids: of each sample. position: float32 (N, 3), seconds, row and column of each token: its
-    middle, rows and columns counted in patches from the upper left corner. frame: int64 (N,), its
+    middle, rows and columns counted in patches from the upper left corner. place: float32 (N, 2),
+    how far down and across its picture that is, 0 to 1. frame: int64 (N,), its
     frame row. frame_sample: int64 (M,), the sample of each frame row. sample: int64 (N,).
     offsets: int32 (S + 1,), where each sample's tokens begin; text_offsets: int32 (S + 1,), where
     its rows of text begin, at least one each; set them by `with_text`.
@@ -42,6 +43,7 @@ class Layout:
 
     grids: list[Grid]
     position: Tensor
+    place: Tensor
     frame: Tensor
     frame_sample: Tensor
     sample: Tensor
@@ -139,6 +141,7 @@ def lay_out(grids: Sequence[Grid], times: Sequence[Tensor]) -> Layout:
     count = frames * area
     row_area = area.repeat_interleave(frames)
     positions = []
+    places = []
     orders = []
     start = 0
     for (t, h, w), seconds in zip(grids, times, strict=True):
@@ -146,6 +149,7 @@ def lay_out(grids: Sequence[Grid], times: Sequence[Tensor]) -> Layout:
         columns = torch.arange(w) + 0.5
         axes = torch.meshgrid(seconds.cpu().float(), rows, columns, indexing="ij")
         positions.append(torch.stack(axes, dim=-1).reshape(-1, 3))
+        places.append(positions[-1][:, 1:] / torch.tensor([h, w]))
         own = torch.arange(start, start + t * h * w)
         orders.append(own.reshape(t, h * w).T.reshape(-1))
         start += t * h * w
@@ -155,6 +159,7 @@ def lay_out(grids: Sequence[Grid], times: Sequence[Tensor]) -> Layout:
     return Layout(
         grids=list(grids),
         position=torch.cat(positions),
+        place=torch.cat(places),
         frame=torch.arange(len(row_area)).repeat_interleave(row_area),
         frame_sample=torch.arange(len(grids)).repeat_interleave(frames),
         sample=torch.arange(len(grids)).repeat_interleave(count),
