@@ -46,6 +46,20 @@ def test_as_json(command, recipe):
     assert facts["steps"][1]["parameters"]["max_length"] == 16.0
 
 
+def test_a_recipe_of_training_is_checked_by_its_own_rules(command, tmp_path):
+    file = tmp_path / "dit.yaml"
+    file.write_text(
+        "data: {shards: out}\nmodel: {width: 64, depth: 2, heads: 2}\nsteps: 5\noutput: x\n"
+    )
+    result = command("validate", file, "--output", "y")
+    assert result.stdout == f"{file}: the training recipe 'dit' is valid; it writes to y\n"
+    facts = json.loads(command("validate", file, "--json").stdout)
+    assert (facts["name"], facts["model"]["width"], facts["validate"]["every"]) == ("dit", 64, None)
+    result = command("validate", file, "--set", "optimizer.warm_up=9")
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {file}:1: optimizer.warm_up: 9 steps are more than the 5\n"
+
+
 def test_mistakes_end_with_2(command, recipe):
     result = command("validate", recipe, "--set", "score.motion.p59.min=2")
     assert result.exit_code == 2

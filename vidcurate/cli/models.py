@@ -11,7 +11,7 @@ import typer
 
 from vidcurate.cli.output import print_json, print_table
 from vidcurate.cli.recipes import Json, OperatorFiles, Overrides
-from vidcurate.errors import ModelError, RecipeError
+from vidcurate.errors import ModelError
 
 if TYPE_CHECKING:
     from vidcurate.models.reference import ModelRef
@@ -83,7 +83,9 @@ def list_models(
 
 def _named(recipe: Path, overrides: list[str], operators: list[str]) -> dict[ModelRef, list[str]]:
     """The weights that a recipe names -> ids of the steps, or keys of a training recipe."""
-    if not _is_training(recipe):
+    from vidcurate.train.config import is_training_recipe
+
+    if not is_training_recipe(recipe):
         from vidcurate.recipe.load import load
         from vidcurate.run.weights import named_models
 
@@ -99,17 +101,6 @@ def _named(recipe: Path, overrides: list[str], operators: list[str]) -> dict[Mod
     if encode.text is not None:
         found.setdefault(text_encoder_reference(encode.text), []).append("encode.text")
     return found
-
-
-def _is_training(recipe: Path) -> bool:
-    """Whether it is a recipe of training: these alone have a model. Mistakes are told later."""
-    from vidcurate.recipe.yaml_lines import parse_yaml
-
-    try:
-        data = parse_yaml(recipe.read_text("utf-8-sig"), str(recipe)).data
-    except (OSError, UnicodeDecodeError, RecipeError):
-        return False
-    return isinstance(data, dict) and "model" in data and "source" not in data
 
 
 def _row(ref: ModelRef, steps: tuple[str, ...]) -> _Row:

@@ -35,9 +35,16 @@ def validate(
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """Check a recipe without running it; every mistake is told with its line."""
-    from vidcurate.recipe.load import load
+    """Check a recipe without running it; every mistake is told with its line.
 
+    Of a training recipe, too.
+    """
+    from vidcurate.recipe.load import load
+    from vidcurate.train.config import is_training_recipe
+
+    if is_training_recipe(recipe):
+        _validate_training(recipe, overrides, output, json)
+        return
     checked = load(recipe, overrides=overrides, operators=operators, input=input, output=output)
     missing = dict(missing_extras(checked))
     if json:
@@ -62,6 +69,19 @@ def validate(
             f"needs {', '.join(packages)}, not installed here: pip install 'vidcurate[{extra}]'"
         )
     typer.echo(f"{recipe}: the recipe {checked.name!r} is valid; it writes to {checked.output}")
+
+
+def _validate_training(recipe: Path, overrides: list[str], output: str | None, json: bool) -> None:
+    from vidcurate.train.config import load
+
+    given = [*overrides, *([f"output={output}"] if output is not None else [])]
+    config = load(recipe, overrides=given)
+    if json:
+        print_json(config.model_dump(mode="json", by_alias=True))
+        return
+    typer.echo(
+        f"{recipe}: the training recipe {config.name!r} is valid; it writes to {config.output}"
+    )
 
 
 def schema(operators: OperatorFiles = []) -> None:  # noqa: B006

@@ -113,7 +113,8 @@ def _message(
         choices = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
         return f"{shown(data)} is not possible here{suggest(str(data), choices)}"
     if kind == "value_error":
-        return f"{context['error']} (is {shown(data)})"
+        # Of several keys together the message has the values: the whole mapping says no more.
+        return str(context["error"]) if not path else f"{context['error']} (is {shown(data)})"
     text = detail["msg"]
     for formal, plain in _WORDS:
         text = text.replace(formal, plain)

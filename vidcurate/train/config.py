@@ -260,6 +260,15 @@ class TrainConfig(Section):
         return self
 
 
+def is_training_recipe(path: Path) -> bool:
+    """Whether it is one of training: these alone have a model. Loading it tells mistakes."""
+    try:
+        data = parse_yaml(path.read_text("utf-8-sig"), str(path)).data
+    except (OSError, UnicodeDecodeError, RecipeError):
+        return False
+    return isinstance(data, dict) and "model" in data and "source" not in data
+
+
 def load(path: str | Path, *, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read and validate a training recipe.
 
