@@ -39,7 +39,7 @@ from vidcurate.media.frame_files import save_frames
 from vidcurate.shards.reader.batch import Batch
 from vidcurate.train.checkpoint import checkpoints
 from vidcurate.train.config import TrainConfig, load
-from vidcurate.train.data import Clips, clips, dataset, rate_of, resize_of
+from vidcurate.train.data import Clips, clips, dataset, rate_of
 from vidcurate.train.loop import train
 from vidcurate.train.metrics import read
 from vidcurate.train.network import Network, objective_of, pack_of
@@ -265,7 +265,7 @@ def demo(config: TrainConfig, words: Sequence[str]) -> Iterator[str]:
     network, _ = load_network(output, averaged=True)
     captioned = config.data.model_copy(update={"drop_captions": 0.0})
     batches = list(dataset(captioned, config.model, split=config.data.split, workers=0))
-    packs = [clips(batch, resize_of(config.data, config.model)) for batch in batches]
+    packs = [clips(batch, config.model.patch) for batch in batches]
     fitted, run = fit(network, packs, config), run_of(config, batches)
     given = chosen(packs, words, sources(Path(shards)))
     made, first = made_of(network, given, config), made_of(untrained(config), given, config)

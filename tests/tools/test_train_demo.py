@@ -13,7 +13,7 @@ import torch
 import train_demo as demo
 
 from vidcurate.train.config import load
-from vidcurate.train.data import clips, dataset, resize_of
+from vidcurate.train.data import clips, dataset
 
 TESTS = Path(__file__).resolve().parent.parent
 RECIPE = TESTS.parent / "recipes" / "train" / "dit_demo.yaml"
@@ -92,7 +92,7 @@ def test_a_clip_that_is_not_there_is_told(shapes, tmp_path, capsys):
 def test_the_best_constant_is_the_variance_of_the_targets(shapes, tmp_path):
     config = load(RECIPE, overrides=[*small(shapes(6), tmp_path), "objective.masked=0"])
     batches = dataset(config.data, config.model, split="all", workers=0)
-    packs = [clips(batch, resize_of(config.data, config.model)) for batch in batches]
+    packs = [clips(batch, config.model.patch) for batch in batches]
     torch.manual_seed(0)
     network = demo.untrained(config)
     fitted = demo.fit(network, packs, config)

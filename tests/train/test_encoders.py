@@ -22,7 +22,7 @@ from vidcurate.models import load_vae
 from vidcurate.train.checkpoint import about, checkpoints
 from vidcurate.train.codes import codes_of
 from vidcurate.train.config import TrainConfig, Validate, from_raw
-from vidcurate.train.data import Clips, clips, dataset, resize_of
+from vidcurate.train.data import Clips, clips, dataset
 from vidcurate.train.encoders import Encoders
 from vidcurate.train.loop import Summary, train
 from vidcurate.train.metrics import read
@@ -283,10 +283,9 @@ def clips_of(config: TrainConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]
     """Pixels in -1..1 and times of each clip, at the VAE's sizes."""
     codes, _ = codes_of(config)
     codes = replace(codes, sets=None)
-    resize = resize_of(config.data, config.model, codes.compression)
     found = {}
     for batch in dataset(config.data, config.model, codes, split="all"):
-        own = clips(batch, resize)
+        own = clips(batch, config.model.patch)
         found |= {s: (v, t) for s, v, t in zip(own.ids, own.latents, own.times, strict=True)}
     return found
 

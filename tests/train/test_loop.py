@@ -29,7 +29,7 @@ from vidcurate.train import loop
 from vidcurate.train.__main__ import main
 from vidcurate.train.checkpoint import checkpoints
 from vidcurate.train.config import Optimizer, from_raw
-from vidcurate.train.data import clips, resize_of
+from vidcurate.train.data import clips
 from vidcurate.train.loop import Summary, learning_rate, train
 from vidcurate.train.metrics import read
 from vidcurate.train.sampling.generate import Generator
@@ -117,9 +117,10 @@ def test_eight_clips_are_learnt_by_heart(shapes, tmp_path):
     )
     summary = run(raw)
     config = from_raw(raw)
-    resize = resize_of(config.data, config.model)
     batches = ShardDataset(folder, split=None)
-    pixels = torch.cat([x.flatten() for batch in batches for x in clips(batch, resize).latents])
+    pixels = torch.cat(
+        [x.flatten() for batch in batches for x in clips(batch, config.model.patch).latents]
+    )
     constant = 1 + pixels.var()  # of noise minus pixels, by its mean
     assert summary.loss < 0.1 * constant
     assert losses(tmp_path)[0] > 0.5 * constant

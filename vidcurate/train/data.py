@@ -31,11 +31,11 @@ from vidcurate.train.model.layout import Patch
 
 @dataclass(frozen=True)
 class Resize:
-    """Scales clips down, and to whole patches; travels to the reader's workers.
+    """Fits clips to whole patches: what the reader decodes of each.
 
     patch: of the model. short_side: pixels at most. frames: at most; None: no limit. compression:
     of the VAE whose latents are cut in patches; its first latent frame is of one frame, so that
-    clips have 1 + k * compression[0]. step: of more frames every step-th is taken from the first
+    clips have 1 + k * compression[0]. every: of more frames, one in so many is taken from the first
     on, closer where the clip is too short for that; None: evenly over the clip. Pictures are never
     enlarged.
 
@@ -47,7 +47,7 @@ class Resize:
     short_side: int | None = None
     frames: int | None = None
     compression: Compression = PIXELS
-    step: int | None = None
+    every: int | None = None
 
     def shapes(self, shapes: Shapes) -> Shapes:
         """What clips of some shapes become."""
@@ -77,24 +77,10 @@ class Resize:
         latent = (1 + (most - 1) // along) // patch * patch
         return np.maximum(1 + (latent - 1) * along, 0)
 
-    def chosen(self, frames: int) -> slice:
-        """Which frames are taken of so many."""
+    def step(self, frames: int) -> int:
+        """Which of so many frames are taken: every step-th from the first on."""
         keep = int(self._whole(np.array(frames, np.int32)))
-        step = min(frames // keep, self.step or frames)
-        return slice(0, keep * step, step)
-
-    def __call__(self, video: Tensor) -> Tensor:
-        """uint8 (frames, 3, height, width) of another size."""
-        video = video[self.chosen(len(video))]
-        frames, _, height, width = video.shape
-        one = np.ones(1, np.int32)
-        made = self.shapes(
-            Shapes(one * frames, one * height, one * width, np.zeros(1), np.zeros(1, np.int16), ())
-        )
-        size = int(made.height[0]), int(made.width[0])
-        if size == (height, width):
-            return video
-        return torch.nn.functional.interpolate(video, size, mode="bilinear", antialias=True)
+        return min(frames // keep, self.every or frames)
 
 
 def dataset(
@@ -129,7 +115,7 @@ def dataset(
     else:
         plan = BucketBatches(data.batch, price)
     what: dict[str, Any] = {
-        "transform": resize,
+        "fit": resize,
         "native": NativeLimit(data.native.short_side, data.native.frames),
     }
     if cached:
@@ -189,12 +175,12 @@ def slots(batch: Batch) -> list[int]:
     return [i for i, weight in enumerate(batch.weight.tolist()) if weight > 0]
 
 
-def clips(batch: Batch, resize: Resize) -> Clips:
+def clips(batch: Batch, patch: Patch) -> Clips:
     """The clips of a batch that can be learnt from, in pixels; without one, a blank one."""
     real = slots(batch)
     if not real:
-        return blank(resize.patch)
-    found = [pixels(batch, i, resize) for i in real]
+        return blank(patch)
+    found = [pixels(batch, i) for i in real]
     return Clips(
         [batch.sample_ids[i] for i in real],
         [batch.captions[i] for i in real],
@@ -205,10 +191,10 @@ def clips(batch: Batch, resize: Resize) -> Clips:
     )
 
 
-def pixels(batch: Batch, slot: int, resize: Resize) -> tuple[Tensor, Tensor]:
+def pixels(batch: Batch, slot: int) -> tuple[Tensor, Tensor]:
     """A clip of a batch: float32 (T, 3, H, W), RGB in -1..1, and times float64 (T,) from 0."""
     assert batch.times is not None
-    own = batch.times[slot][resize.chosen(len(batch.times[slot]))]
+    own = batch.times[slot]
     return batch.video[slot].float() / 127.5 - 1, torch.from_numpy(own - own[0])
 
 

@@ -15,7 +15,7 @@ from vidcurate.shards import Batch
 from vidcurate.shards.tar_samples import DERIVED_SUFFIX
 from vidcurate.train.codes import PRECACHE, Codes
 from vidcurate.train.config import TrainConfig
-from vidcurate.train.data import Clips, blank, clips, pixels, resize_of, seconds_of, slots
+from vidcurate.train.data import Clips, blank, clips, pixels, seconds_of, slots
 from vidcurate.train.model.layout import offsets_of
 from vidcurate.train.precache import derived
 from vidcurate.train.precache.derived import Encoded
@@ -42,7 +42,6 @@ class Encoders:
         self.codes = codes
         self._device = device
         self._patch = config.model.patch
-        self._resize = resize_of(config.data, config.model, codes.compression)
         self._drop = config.data.rendered(drop=True).drop
         self._vae: Vae | None = None
         self._tower: TextTower | None = None
@@ -72,7 +71,7 @@ class Encoders:
         if self.codes.sets is not None:
             return self._read(batch, drop=drop)
         vae = self._vae
-        own = clips(batch, self._resize) if vae is None else self._encoded(batch, vae)
+        own = clips(batch, self._patch) if vae is None else self._encoded(batch, vae)
         if self._tower is not None:
             rows, offsets = self._tower.encode(own.captions)
             own = replace(own, texts=list(rows.split(offsets.diff().tolist())))
@@ -113,7 +112,7 @@ class Encoders:
         real = slots(batch)
         latents, times, ends = [], [], []
         for i in real:
-            video, at = pixels(batch, i, self._resize)
+            video, at = pixels(batch, i)
             latents.append(vae.encode(video))
             times.append(latent_times(at, vae.config))
             ends.append((video[-1:].clone(), at[-1:]))

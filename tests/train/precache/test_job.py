@@ -85,11 +85,11 @@ def frames(base: Path, config: TrainConfig, compression: tuple[int, int, int]) -
         split=None,
         shuffle=False,
         decode=Decode(window="middle"),
-        transform=resize,
+        fit=resize,
         rank=0,
         world_size=1,
     )
-    return {b.sample_ids[0]: (b.video[0], b.times[0][resize.chosen(len(b.times[0]))]) for b in data}
+    return {b.sample_ids[0]: (b.video[0], b.times[0]) for b in data}
 
 
 def test_set_is_as_any_other_with_latents_and_text_in_place_of_video(base, recipe, models):

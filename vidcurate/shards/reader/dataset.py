@@ -25,6 +25,7 @@ from vidcurate.shards.reader.order import Order
 from vidcurate.shards.reader.passes import Passes
 from vidcurate.shards.reader.plans import BatchPlan, BucketBatches
 from vidcurate.shards.reader.reading import VIDEO, Decode, ReadSpec, ReadTask, Source, read_batch
+from vidcurate.shards.reader.shapes import Fit
 from vidcurate.shards.reader.shared import stacked
 from vidcurate.shards.reader.store import Store
 from vidcurate.shards.reader.table import IndexTable, NativeLimit, default_folder
@@ -68,6 +69,8 @@ class ShardDataset(_Iterable):
             "m4a"; "video" is the clip itself); a sample without one lacks it there. Default: the
             clip where it is not decoded.
         captions: which caption a sample has: a template, several with weights, or `Captions`.
+        fit: takes fewer frames and smaller pictures of clips than their buckets have, as they are
+            decoded. Batch plans see the buckets' shapes.
         transform: makes what the batch holds of each clip's (frames, 3, height, width) uint8
             tensor. Random ones see the same seed for the same sample and epoch.
         native: the largest size and number of frames of clips in the bucket `native`.
@@ -110,6 +113,7 @@ class ShardDataset(_Iterable):
         decode: Decode | None = _DECODED,
         members: Sequence[str] | None = None,
         captions: Captions | str | Mapping[str, float] | None = None,
+        fit: Fit | None = None,
         transform: Callable[[Any], Any] | None = None,
         native: NativeLimit | None = None,
         seed: int = 0,
@@ -181,6 +185,7 @@ class ShardDataset(_Iterable):
         self._spec = ReadSpec(
             sources=tuple(sources),
             decode=decode,
+            fit=fit,
             members=tuple(members),
             captions=rendered,
             transform=transform,

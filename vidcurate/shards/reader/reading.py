@@ -22,7 +22,7 @@ from vidcurate.media.clip_request import ClipRequest
 from vidcurate.shards.reader.batch import Batch, Fault, Sample
 from vidcurate.shards.reader.captions import Captions
 from vidcurate.shards.reader.plans import positive
-from vidcurate.shards.reader.shapes import Rows, Shapes
+from vidcurate.shards.reader.shapes import Fit, Rows, Shapes
 from vidcurate.shards.reader.store import Store
 from vidcurate.shards.reader.table import IndexTable
 from vidcurate.shards.reader.transforms import seeded
@@ -88,13 +88,15 @@ class Source:
 class ReadSpec:
     """All that reading takes besides the order; travels to worker processes.
 
-    members: suffixes that are given as bytes, VIDEO among them. transform: makes of a uint8 tensor
+    fit: what is read of each clip; None: the size and frames of its bucket. members: suffixes that
+        are given as bytes, VIDEO among them. transform: makes of a uint8 tensor
         (frames, 3, height, width) what the batch holds. verify: compare checksums. stop: a bad
         sample is an error.
     """
 
     sources: tuple[Source, ...]
     decode: Decode | None
+    fit: Fit | None
     members: tuple[str, ...]
     captions: Captions | None
     transform: Callable[[Any], Any] | None
@@ -136,7 +138,7 @@ def read_batch(spec: ReadSpec, task: ReadTask, at: Callable[[int], None]) -> Bat
     """
     source = spec.sources[task.source]
     rows = source.table.samples(task.rows)
-    shapes = source.table.shapes(task.rows) if spec.decode is not None else None
+    wanted = _wanted(spec, source.table.shapes(task.rows)) if spec.decode is not None else None
     samples: list[Sample | None] = []
     faults: list[Fault] = []
     for first in range(0, len(rows), _AT_ONCE):
@@ -148,7 +150,7 @@ def read_batch(spec: ReadSpec, task: ReadTask, at: Callable[[int], None]) -> Bat
             try:
                 if slot in task.crashed:
                     raise WorkerCrashError(task.crashed[slot])
-                samples.append(_sample(spec, task.epoch, rows[slot], found, shapes, slot))
+                samples.append(_sample(spec, task.epoch, rows[slot], found, wanted, slot))
             except DataError as error:
                 if spec.stop:
                     raise
@@ -174,9 +176,10 @@ def read_batch(spec: ReadSpec, task: ReadTask, at: Callable[[int], None]) -> Bat
         uncaptioned=0 if task.idle else sum(_lacks_caption(spec.captions, s) for s in samples),
     )
     if spec.decode is not None:
-        assert shapes is not None
+        assert wanted is not None
         batch.video = [
-            s.video if s is not None else _blank(spec, shapes, i) for i, s in enumerate(samples)
+            s.video if s is not None else _blank(spec, wanted.shapes, i)
+            for i, s in enumerate(samples)
         ]
         none = np.zeros(0)
         batch.times = [s.times if s is not None and s.times is not None else none for s in samples]
@@ -185,6 +188,25 @@ def read_batch(spec: ReadSpec, task: ReadTask, at: Callable[[int], None]) -> Bat
         for sample in filter(None, samples):
             sample.video = None
     return batch
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is decoded of the samples of a batch.
+
+    shapes: of each. span: frames of its window, of which every step-th is taken.
+    """
+
+    shapes: Shapes
+    span: Sequence[int]
+    step: Sequence[int]
+
+
+def _wanted(spec: ReadSpec, shapes: Shapes) -> _Wanted:
+    span = shapes.frames.tolist()
+    if spec.fit is None:
+        return _Wanted(shapes, span, [1] * len(span))
+    return _Wanted(spec.fit.shapes(shapes), span, [spec.fit.step(frames) for frames in span])
 
 
 def sample_seed(seed: int, epoch: int, sample_id: str) -> int:
@@ -236,7 +258,7 @@ def _sample(
     epoch: int,
     row: Mapping[str, Any],
     data: dict[str, bytes] | DataError,
-    shapes: Shapes | None,
+    wanted: _Wanted | None,
     slot: int,
 ) -> Sample:
     if isinstance(data, DataError):
@@ -253,9 +275,8 @@ def _sample(
     if spec.captions is not None:
         sample.caption = spec.captions.render(row["captions"], row["scores"], rng)
     if spec.decode is not None:
-        assert shapes is not None
-        size = (int(shapes.width[slot]), int(shapes.height[slot]))
-        _decode(spec.decode, sample, data, int(shapes.frames[slot]), size, rng)
+        assert wanted is not None
+        _decode(spec.decode, sample, data, wanted, slot, rng)
         if spec.transform is not None:
             sample.video = _transformed(spec.transform, sample.video, seed)
     return sample
@@ -275,17 +296,18 @@ def _decode(
     how: Decode,
     sample: Sample,
     data: Mapping[str, bytes],
-    count: int,
-    size: tuple[int, int],
+    wanted: _Wanted,
+    slot: int,
     rng: np.random.Generator,
 ) -> None:
     """Set the sample's video, times and audio."""
-    row = sample.row
+    row, shapes = sample.row, wanted.shapes
+    count = int(shapes.frames[slot])
     name = f"{row['shard']}: {row['sample_id']}.{row['video']}"
     if row["video"] not in data:
         raise DamagedSampleError(f"{name}: the index names no file with its video; index again")
     step = row["frame_step"]
-    spare = max(0, row["n_frames"] - ((count - 1) * step + 1))
+    spare = max(0, row["n_frames"] - ((wanted.span[slot] - 1) * step + 1))
     fixed = row["split"] == "val"
     first = 0 if how.window == "first" and not fixed else spare // 2
     if how.window == "random" and not fixed:
@@ -297,12 +319,12 @@ def _decode(
     request = ClipRequest(
         first=first,
         count=count,
-        step=step,
+        step=step * wanted.step[slot],
         n_frames=row["n_frames"],
         fps=fps,
         vfr=row["vfr"],
         preroll=row["preroll_frames"],
-        size=size,
+        size=(int(shapes.width[slot]), int(shapes.height[slot])),
         crop=crop,
     )
     sample.video, sample.times = read_frames(
@@ -314,7 +336,7 @@ def _decode(
         sample.audio = read_sound(
             data.get(_SOUND, data[row["video"]]),
             float(sample.times[0]),
-            count * step / float(fps),
+            count * request.step / float(fps),
             how.audio_rate,
             name=name,
         )

@@ -43,6 +43,21 @@ class Shapes:
         )
 
 
+class Fit(Protocol):
+    """Fewer frames and smaller pictures than clips' buckets have: nothing else is decoded.
+
+    It travels to worker processes.
+    """
+
+    def shapes(self, shapes: Shapes) -> Shapes:
+        """What is read of clips of some shapes; no side and no number of frames grows."""
+        ...
+
+    def step(self, frames: int) -> int:
+        """Which of so many frames are read: every step-th from the first on."""
+        ...
+
+
 class Table(Protocol):
     """The samples that an order is made of, numbered from 0.
 

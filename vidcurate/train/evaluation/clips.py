@@ -84,14 +84,13 @@ class RealClips:
             split="val",
             buckets=data.buckets,
             captions=data.rendered(drop=False) if data.captions is not None else None,
-            transform=resize,
+            fit=resize,
             native=NativeLimit(data.native.short_side, data.native.frames),
             seed=seed,
             rank=0,
             world_size=1,
             workers=workers,
         )
-        self._resize = resize
         self._samples = samples
         self.count = min(samples, self._data.samples)
         self.skipped = 0
@@ -104,8 +103,6 @@ class RealClips:
                     self.skipped += 1
                     continue
                 times = torch.from_numpy(batch.times[0])
-                if self._resize is not None:
-                    times = times[self._resize.chosen(len(times))]
                 frames = batch.video[0].permute(0, 2, 3, 1).contiguous().numpy()
                 yield Video(batch.sample_ids[0], frames, rate_of(times), batch.captions[0])
                 taken += 1

@@ -12,7 +12,7 @@ import torch
 from vidcurate.errors import RunDirectoryError
 from vidcurate.models import torch_device
 from vidcurate.train import checkpoint as saved
-from vidcurate.train.config import Data, Size
+from vidcurate.train.config import Data, Sampled, Size
 from vidcurate.train.data import resize_of
 from vidcurate.train.evaluation.clips import Video
 from vidcurate.train.model.config import ModelConfig
@@ -141,8 +141,9 @@ def _of_pixels(data: Data) -> Data:
     made = about(data.shards) if isinstance(data.shards, str) else None
     if made is None:
         return data
+    kinds: dict[str, type[Size]] = {"resize": Sampled, "native": Size}
     sizes = {
-        name: Size(**{k: made.settings[name][k] for k in ("short_side", "frames")})
-        for name in ("resize", "native")
+        name: kind(**{k: made.settings[name].get(k) for k in kind.model_fields})
+        for name, kind in kinds.items()
     }
     return data.model_copy(update=sizes)

@@ -118,13 +118,13 @@ class Reader:
     """
 
     def __init__(self, parent: Parent, workers: int) -> None:
-        self._resize = parent.resize
         self._spec = ReadSpec(
             sources=(Source(parent.table, parent.store),),
             decode=Decode(window="middle"),
+            fit=parent.resize,
             members=(),
             captions=None,
-            transform=parent.resize,
+            transform=None,
             seed=0,
             verify=True,
             stop=False,
@@ -153,8 +153,8 @@ class Reader:
             return Clip(None, None, (fault.error, fault.message))
         assert batch.times is not None
         (times,) = batch.times
-        own = times[self._resize.chosen(len(times))]
-        return Clip(torch.as_tensor(batch.video[0]), torch.from_numpy(own - own[0]))
+        frames = torch.from_numpy(batch.video[0]).permute(0, 3, 1, 2)
+        return Clip(frames, torch.from_numpy(times - times[0]))
 
 
 def encode_unit(

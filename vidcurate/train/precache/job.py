@@ -258,7 +258,7 @@ class _Job:
                 for i, row in enumerate(rows):
                     if (place := places.get(row["sample_id"])) is None:
                         continue
-                    step = self.plan.parent.resize.chosen(int(read.frames[i])).step
+                    step = self.plan.parent.resize.step(int(read.frames[i]))
                     size = (int(n[i]) for n in (made.frames, made.height, made.width))
                     own = _row(row, place, step * row["frame_step"], *size)
                     own |= {
