@@ -10,8 +10,9 @@ from vidcurate.errors import UserError
 from vidcurate.shards import Shapes
 from vidcurate.train.codes import Codes
 from vidcurate.train.config import Data
-from vidcurate.train.data import Resize, clips, dataset, rate_of, seconds_of
+from vidcurate.train.data import clips, dataset, rate_of, seconds_of
 from vidcurate.train.model.config import ModelConfig
+from vidcurate.train.resize import Resize
 
 MODEL = ModelConfig(width=32, depth=1, heads=2, patch=(1, 4, 4))
 MIXED = ((5, 16, 16), (5, 32, 16), (1, 16, 48))

@@ -13,10 +13,10 @@ import pytest
 from vidcurate.errors import RunDirectoryError, UserError
 from vidcurate.media.frame_files import save_frames
 from vidcurate.train.config import Data, Size
-from vidcurate.train.data import Resize
 from vidcurate.train.evaluation.clips import RealClips, Video, VideoFolder
 from vidcurate.train.evaluation.generating import Trained
 from vidcurate.train.precache.derived import VERSION
+from vidcurate.train.resize import Resize
 
 Shards = Callable[..., Path]
 

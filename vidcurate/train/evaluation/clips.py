@@ -15,9 +15,10 @@ from vidcurate.errors import DataError, RunDirectoryError, UserError
 from vidcurate.media.frame_files import load_frames
 from vidcurate.shards import BucketBatches, NativeLimit, ShardDataset
 from vidcurate.train.config import Data
-from vidcurate.train.data import Resize, rate_of
+from vidcurate.train.data import rate_of
 from vidcurate.train.evaluation.features import Frames
 from vidcurate.train.precache.derived import about
+from vidcurate.train.resize import Resize
 
 SUFFIXES = (".mp4", ".gif", ".webm", ".mkv", ".mov", ".avi")
 _FILE = ("file_name", "file", "video", "path")

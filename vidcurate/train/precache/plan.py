@@ -30,7 +30,7 @@ from vidcurate.shards.reader.store import Store
 from vidcurate.shards.reader.table import IndexTable, default_folder
 from vidcurate.train.codes import check_model
 from vidcurate.train.config import TrainConfig
-from vidcurate.train.data import Resize, resize_of
+from vidcurate.train.data import resize_of
 from vidcurate.train.precache.derived import (
     PIXELS,
     VaePart,
@@ -40,6 +40,7 @@ from vidcurate.train.precache.derived import (
     settings_of,
 )
 from vidcurate.train.precache.held import MARK, Held, Place
+from vidcurate.train.resize import Resize
 
 _CHUNK = 8192  # rows of an index as Python objects at a time
 _BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
