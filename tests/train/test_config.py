@@ -129,7 +129,8 @@ def test_plain_values_are_as_good_as_a_file():
 
 def test_reading_a_recipe_and_the_command_line_need_no_torch():
     code = (
-        "import sys, vidcurate.train.config, vidcurate.train.codes, vidcurate.cli.main; "
+        "import sys, vidcurate.train.config, vidcurate.train.codes, "
+        "vidcurate.train.resize, vidcurate.cli.main; "
         "sys.exit(sorted(m for m in sys.modules if m in ('torch', 'ray', 'decord')) != [])"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
