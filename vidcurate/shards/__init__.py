@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vidcurate.shards.reader.plans import BucketBatches as BucketBatches
     from vidcurate.shards.reader.plans import Planned as Planned
     from vidcurate.shards.reader.reading import Decode as Decode
+    from vidcurate.shards.reader.shapes import Fit as Fit
     from vidcurate.shards.reader.shapes import Shapes as Shapes
     from vidcurate.shards.reader.table import NativeLimit as NativeLimit
     from vidcurate.shards.reader.token_packs import TokenPacks as TokenPacks
@@ -31,7 +32,7 @@ _HOME = {
     "dataset": ["ShardDataset"],
     "plans": ["BatchPlan", "BucketBatches", "Planned"],
     "reading": ["Decode"],
-    "shapes": ["Shapes"],
+    "shapes": ["Fit", "Shapes"],
     "table": ["NativeLimit"],
     "token_packs": ["TokenPacks"],
 }
@@ -45,6 +46,7 @@ __all__ = [
     "Captions",
     "Decode",
     "Fault",
+    "Fit",
     "NativeLimit",
     "Planned",
     "Sample",

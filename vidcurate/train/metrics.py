@@ -224,20 +224,19 @@ class Journal:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
-        """One line; NaN is written as null."""
+        """One line; NaN is written as null. What is shown has been written."""
         finite = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
         }
-        self._show(text_of(line))
         with self._bearing():
             self._file.write(json.dumps(finite) + "\n")
-        if self._board is None:
-            return
-        with self._bearing():
-            for name, value in finite.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(name, value, line["step"])
-            self._board.flush()  # else a kill loses two minutes, which are not trained again
+        if self._board is not None:
+            with self._bearing():
+                for name, value in finite.items():
+                    if name != "step" and isinstance(value, int | float):
+                        self._board.add_scalar(name, value, line["step"])
+                self._board.flush()  # else a kill loses two minutes, which are not trained again
+        self._show(text_of(line))
 
     def close(self) -> None:
         """No more lines."""

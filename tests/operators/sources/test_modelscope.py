@@ -49,7 +49,9 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The library remembers the first address that it was given: one server a process."""
+    """The library remembers the first address that it was given, maybe of another test."""
+    from modelscope_hub.config import HubConfig, set_default_config
+
     with (
         ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server,
         pytest.MonkeyPatch.context() as patch,
@@ -57,6 +59,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         patch.setenv("MODELSCOPE_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         patch.setenv("MODELSCOPE_CACHE", str(tmp_path_factory.mktemp("modelscope")))
+        set_default_config(HubConfig())
         yield f"http://127.0.0.1:{server.server_port}/datasets/me/set/resolve/master"
         server.shutdown()
 
