@@ -11,7 +11,8 @@ def test_the_loop_imports_no_run_no_report_and_no_command_line():
         "import sys, vidcurate.train.loop\n"
         "rooms = ('vidcurate.run', 'vidcurate.report', 'vidcurate.cli', 'vidcurate.operators')\n"
         "found = [m for m in sys.modules if m.startswith(tuple(r + '.' for r in rooms))]\n"
-        "print(found + [m for m in ('ray', 'peft', 'diffusers', 'transformers') if m in sys.modules])"
+        "heavy = ('ray', 'peft', 'diffusers', 'transformers')\n"
+        "print(found + [m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
