@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
+from two_ranks import join
+
 
 def main(rank: str, port: str, folder: str) -> None:
-    os.environ |= {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    import torch
+    join(rank, port)
     import torch.distributed as dist
 
     from vidcurate.train.config import from_raw
     from vidcurate.train.loop import train
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
     raw = json.loads(Path(folder, "recipe.json").read_text())
     for how in ("ddp", "fsdp2"):
         changes = {"parallel": how, "output": str(Path(folder, how))}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from two_ranks import both
 from two_ranks import recipe as plain_recipe
 
 from vidcurate.errors import MissingExtraError, RecipeError, RunDirectoryError, UserError
@@ -220,25 +219,7 @@ def test_two_ranks_train_adapters_as_one(shapes, tmp_path, base):
     run(raw)
     raw["optimizer"] = raw["optimizer"] | {"accumulation": 1}
     (tmp_path / "recipe.json").write_text(json.dumps(raw))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    script = Path(__file__).with_name("lora_ranks.py")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), port, str(tmp_path)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for rank in ranks:
-            _, errors = rank.communicate(timeout=300)
-            assert rank.returncode == 0, errors
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
+    both(str(Path(__file__).with_name("lora_ranks.py")), str(tmp_path))
     alone, merged = stored(one), loaded(one)
     for how in ("ddp", "fsdp2"):
         for name in ("loss", "grad_norm"):

@@ -35,13 +35,13 @@ def recipe(folder: str, output: str, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def two_ranks(folder: str, output: str, *recipe: str) -> list[dict[str, Any]]:
-    """Start both ranks, wait for them, and give what each one said."""
+def both(script: str, *arguments: str) -> None:
+    """Start a script as two ranks, `python script RANK PORT arguments`, and wait for them."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     ranks = [
         subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(port), folder, output, *recipe],
+            [sys.executable, script, str(rank), str(port), *arguments],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -55,10 +55,10 @@ def two_ranks(folder: str, output: str, *recipe: str) -> list[dict[str, Any]]:
         for rank in ranks:
             rank.kill()
             rank.communicate()
-    return [json.loads(Path(output, f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
-def main(rank: str, port: str, folder: str, output: str, given: str = "") -> None:
+def join(rank: str, port: str) -> None:
+    """Be one of the two ranks, on one thread."""
     os.environ |= {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -69,11 +69,23 @@ def main(rank: str, port: str, folder: str, output: str, given: str = "") -> Non
     import torch
     import torch.distributed as dist
 
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+
+
+def two_ranks(folder: str, output: str, *recipe: str) -> list[dict[str, Any]]:
+    """Start both ranks, wait for them, and give what each one said."""
+    both(__file__, folder, output, *recipe)
+    return [json.loads(Path(output, f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def main(rank: str, port: str, folder: str, output: str, given: str = "") -> None:
+    join(rank, port)
+    import torch.distributed as dist
+
     from vidcurate.train import loop
     from vidcurate.train.config import from_raw
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
     seen: list[list[str]] = []
     real = loop.pack_of
 
